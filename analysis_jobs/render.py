@@ -1,0 +1,165 @@
+"""Rendering and frozen features through Ray Data. Shapes: V views, S side of a render in pixels.
+
+One pass over the objects: a pool of renderers feeds a pool of backbones, and this process writes the two banks when
+everything is there. A bank is made whole or not at all, so an interrupted job is simply run again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext, from_items
+
+from wmcore.errors import MissingPartError, WmsweepError
+from wmcore.stimuli.feature_bank import (
+    FeatureBank,
+    cached_feature_bank,
+    object_features,
+    write_feature_bank,
+)
+from wmcore.stimuli.gate import enforce
+from wmcore.stimuli.image_bank import (
+    ImageBank,
+    Progress,
+    image_bank_folder,
+    render_object,
+    write_image_bank,
+)
+from wmcore.stimuli.spec import StimulusSpec
+
+ACTOR_CPUS = 0.5
+"""What an actor asks for: two pools share the CPUs, and Ray Data hangs without some left over."""
+
+
+def prepare(
+    spec: StimulusSpec,
+    folder: Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> FeatureBank:
+    """The feature bank of a spec: the one on disk, or rendered and computed on an initialised Ray.
+
+    Args:
+        spec: the stimuli.
+        folder: holds the banks; only this process writes to it.
+        progress: called with the number of renders whose features are done and the total.
+        workers: backbones that run side by side; by default one per CPU of the cluster.
+
+    Raises:
+        GateError: the features do not carry the labels (the bank is kept, so that ``gate: warn`` costs nothing).
+        MissingPartError: the renderer or the weights are not there.
+        InputError: the folder cannot be written, or holds a damaged bank.
+        RuntimeError: Ray is not initialised.
+    """
+    cached = cached_feature_bank(folder, spec)
+    if cached is not None:
+        return cached
+    if not ray.is_initialized():
+        raise RuntimeError("ray must be initialised before stimuli are prepared")
+    images = ImageBank.load(folder, spec) if image_bank_folder(folder, spec).exists() else None
+    objects = len(spec.objects.meshes())
+    views = len(spec.views.views())
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    workers = max(1, min(workers or cpus, objects))
+    actor_cpus = ACTOR_CPUS if cpus > 1 else ACTOR_CPUS / 2
+
+    items: list[dict[str, Any]] = [{"object": index} for index in range(objects)]
+    if images is not None:
+        # The pixels travel with the items: workers on other machines need not see the folder.
+        for item, pixels in zip(items, images.object_renders(), strict=True):
+            item["renders"] = pixels
+    renders: dict[int, np.ndarray] = {}
+    features: dict[int, np.ndarray] = {}
+    with _quiet():
+        # At most one block per object: progress then moves in steps of one object.
+        data = from_items(items, override_num_blocks=objects)
+        arguments = {"fn_constructor_args": (spec.model_dump(mode="json"),), "batch_size": 1}
+        if images is None:
+            pool = ActorPoolStrategy(size=max(1, workers // 4))
+            data = data.map_batches(_RenderActor, compute=pool, num_cpus=actor_cpus, **arguments)
+        pool = ActorPoolStrategy(size=workers)
+        data = data.map_batches(_FeatureActor, compute=pool, num_cpus=actor_cpus, **arguments)
+        for row in data.iter_rows():
+            if row["error"]:
+                raise _error_from(row["error"])
+            renders[row["object"]], features[row["object"]] = row["renders"], row["features"]
+            if progress is not None:
+                progress(len(features) * views, objects * views)
+    if images is None:
+        images = write_image_bank(folder, spec, (renders[index] for index in range(objects)))
+    table = torch.from_numpy(np.concatenate([features[index] for index in range(objects)]))
+    bank = write_feature_bank(folder, spec, images, table)
+    enforce(bank.gate, spec.gate)
+    return bank
+
+
+class _RenderActor:
+    """Object numbers -> renders; one scene for the life of the actor."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = StimulusSpec.parse(spec)
+        self.meshes = self.spec.objects.meshes()
+        self.views = self.spec.views.views()
+        self.renderer = None
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        (index,) = batch["object"]
+        try:
+            # Started here and not in the constructor, where an error would only show as a dead actor.
+            if self.renderer is None:
+                self.renderer = self.spec.renderer.build()
+            pixels = render_object(self.renderer, self.meshes[index], self.views)
+        except WmsweepError as error:
+            return {"object": [index], "renders": np.zeros((1, 1), dtype=np.uint8), "error": [_error_text(error)]}
+        return {"object": [index], "renders": pixels[None], "error": [""]}
+
+
+class _FeatureActor:
+    """Renders -> features; the backbone is loaded once."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = StimulusSpec.parse(spec)
+        self.backbone = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        text = str(batch["error"][0]) if "error" in batch else ""
+        found = np.zeros((1, 1), dtype=np.float32)
+        if not text:
+            try:
+                if self.backbone is None:
+                    self.backbone = self.spec.backbone.build()
+                found = object_features(self.backbone, np.asarray(batch["renders"][0])).numpy()[None]
+            except WmsweepError as error:
+                text = _error_text(error)
+        return {"object": batch["object"], "renders": batch["renders"], "features": found, "error": [text]}
+
+
+def _error_text(error: WmsweepError) -> str:
+    return f"{type(error).__name__}\n{error}"
+
+
+def _error_from(text: str) -> WmsweepError:
+    """The error of a worker as one that the command line shows as a paragraph."""
+    name, message = text.split("\n", 1)
+    return MissingPartError(message) if name == "MissingPartError" else WmsweepError(message)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Ray Data's own bars and notes: progress is reported by the caller. Restored afterwards."""
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)

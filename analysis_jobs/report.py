@@ -1,0 +1,98 @@
+"""Writes a sweep's report: one HTML page and its figures, from plain tables. Knows nothing of Ray or of sweeps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The best variant's figure on the test split, beside its baselines.
+
+    Attributes:
+        interval: 95 % interval of the estimate, with its unit in ``n``.
+        baselines: policy -> score on the same trials.
+    """
+
+    variant: int
+    metric: str
+    estimate: float
+    interval: tuple[float, float]
+    n: str
+    baselines: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class AnalysisView:
+    """One analysis of one checkpoint.
+
+    Attributes:
+        title: analysis, variant and replicate.
+        figures: PNG files.
+        table: the rows to show; the whole table is at ``table_path``.
+        problem: what went wrong, or an empty string.
+    """
+
+    title: str
+    figures: Sequence[Path]
+    table: pd.DataFrame | None
+    table_path: Path | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows."""
+
+    title: str
+    summary: str
+    headline: Headline | None
+    variants: pd.DataFrame
+    splits: pd.DataFrame
+    sampling: pd.DataFrame
+    gates: Sequence[tuple[str, pd.DataFrame]]
+    contact_sheets: Sequence[Path]
+    figures: Mapping[str, Figure]
+    captions: Mapping[str, str]
+    analyses: Sequence[AnalysisView]
+    spec_yaml: str
+    versions: Mapping[str, str]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write(data: ReportData, folder: Path) -> Path:
+    """Writes ``index.html`` and ``figures/`` into a folder; returns the page.
+
+    Analyses and contact sheets are linked where they lie, relative to the page, so that the sweep's folder can be
+    moved as a whole.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, figure in data.figures.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
+    environment = Environment(
+        loader=PackageLoader("analysis_jobs"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["table"] = html_table
+    environment.filters["link"] = lambda path: os.path.relpath(path, folder)
+    page = folder / "index.html"
+    temporary = folder / f".index.{os.getpid()}.html"
+    temporary.write_text(environment.get_template("report.html.j2").render(data=data))
+    temporary.rename(page)
+    return page
+
+
+def html_table(frame: pd.DataFrame) -> str:
+    """A table with three digits and escaped text."""
+    return frame.to_html(index=False, border=0, na_rep="", float_format=_digits, escape=True, classes="figures")
+
+
+def _digits(value: Any) -> str:
+    return f"{value:.3g}" if abs(value) < 1e-3 and value != 0 else f"{value:.3f}"

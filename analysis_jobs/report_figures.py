@@ -1,0 +1,111 @@
+"""Figures of a sweep as a whole, from plain tables; colours are safe for colour-blind readers (Okabe & Ito 2008)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+STATE_COLOURS = {"finished": "#0072B2", "pruned": "#E69F00", "failed": "#D55E00", "running": "#009E73"}
+_POLICY_LINES = (":", (0, (4, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)))
+"""Line styles of the baselines, in their order."""
+
+
+def learning_curves(reports: pd.DataFrame, baselines: Mapping[str, float], metric: str, rungs: Sequence[int]) -> Figure:
+    """Selection metric of every trial against optimiser steps.
+
+    Args:
+        reports: columns trial, state, step, value.
+        baselines: policy -> score, drawn as horizontal lines.
+        metric: name for the axis.
+        rungs: steps at which trials may be stopped, drawn as vertical lines.
+    """
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    seen: set[str] = set()
+    for (_, state), rows in reports.groupby(["trial", "state"], sort=True):
+        label = None if state in seen else state
+        seen.add(str(state))
+        axes.plot(rows["step"], rows["value"], color=STATE_COLOURS[str(state)], lw=1.5, alpha=0.85, label=label)
+        axes.plot(rows["step"].iloc[-1], rows["value"].iloc[-1], "o", ms=4, color=STATE_COLOURS[str(state)])
+    _draw_baselines(axes, baselines)
+    for i, rung in enumerate(rungs):
+        axes.axvline(rung, color="0.8", lw=1, zorder=0, label="early-stopping rung" if i == 0 else None)
+    axes.set(xlabel="optimiser steps", ylabel=metric.replace("_", " "))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
+def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figure:
+    """The objective against each searched setting, one panel each.
+
+    Args:
+        points: columns state, value, and one column per setting.
+        metric: name for the axis.
+        log: settings with a logarithmic axis.
+    """
+    settings = [name for name in points.columns if name not in ("state", "value")]
+    columns = min(3, len(settings))
+    rows = math.ceil(len(settings) / columns)
+    figure = Figure(figsize=(8, 2.6 * rows), layout="constrained")
+    for i, name in enumerate(settings):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        values = points[name]
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        labels = sorted(set(values.astype(str)))
+        x = values.to_numpy(dtype=float) if numeric else np.array([labels.index(str(v)) for v in values], dtype=float)
+        for state, colour in STATE_COLOURS.items():
+            chosen = (points["state"] == state).to_numpy()
+            axes.scatter(x[chosen], points["value"].to_numpy()[chosen], color=colour, s=24, alpha=0.85)
+        if not numeric:
+            axes.set_xticks(range(len(labels)), labels)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif name in log:
+            axes.set_xscale("log")
+        axes.set_xlabel(name.rpartition(".")[2].replace("_", " "))
+        if i % columns == 0:
+            axes.set_ylabel(metric.replace("_", " "))
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def by_condition(scores: pd.DataFrame, metric: str, policies: Sequence[str]) -> Figure:
+    """One panel per split: the metric by condition, with its interval and its baselines.
+
+    Args:
+        scores: columns split, condition, estimate, ci_low, ci_high, and one per policy.
+        metric: name for the axis.
+        policies: the baselines among the columns.
+    """
+    splits = list(dict.fromkeys(scores["split"]))
+    figure = Figure(figsize=(8, 0.9 + 1.9 * math.ceil(len(splits) / 2)), layout="constrained")
+    for i, split in enumerate(splits):
+        axes = figure.add_subplot(math.ceil(len(splits) / 2), 2, i + 1)
+        rows = scores[scores["split"] == split]
+        x = np.arange(len(rows))
+        error = np.abs(rows[["ci_low", "ci_high"]].to_numpy().T - rows["estimate"].to_numpy())
+        axes.errorbar(x, rows["estimate"], np.nan_to_num(error), fmt="o", ms=5, color="#0072B2", capsize=2)
+        for name, line in zip(policies, cycle(_POLICY_LINES), strict=False):
+            for j, value in zip(x, rows[name], strict=True):
+                axes.hlines(
+                    value, j - 0.4, j + 0.4, ls=line, color="0.35", lw=1.2,
+                    label=name.replace("_", " ") if i == 0 and j == 0 else None,
+                )  # fmt: skip
+        axes.set_xticks(x, [str(c).replace("_", "\n") for c in rows["condition"]], fontsize=7)
+        axes.set_ylim(min(0.4, float(rows["estimate"].min()) - 0.05), 1.02)
+        axes.set_title(split, fontsize=10, loc="left")
+        if i % 2 == 0:
+            axes.set_ylabel(metric)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=len(policies), frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_baselines(axes, baselines: Mapping[str, float]) -> None:
+    for (name, score), line in zip(baselines.items(), cycle(_POLICY_LINES), strict=False):
+        axes.axhline(score, ls=line, color="0.35", lw=1.2, label=name.replace("_", " "))

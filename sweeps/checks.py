@@ -1,0 +1,203 @@
+"""Checks that need a whole sweep spec: does every path exist, and does every point of the space make a trial?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeps.nearest import nearest_hint
+from wmcore.errors import InputError
+from wmcore.recording import resolve
+from wmcore.spec import canonical_json, get_path
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+    from wmcore.training.trial_spec import TrialSpec
+
+RANDOM_POINTS = 32
+SELECTION = "select"
+"""The split that variants are selected on."""
+
+
+def check_sweep(spec: SweepSpec) -> None:
+    """Checks that the parts of a sweep fit each other; reads nothing and draws from a fixed seed.
+
+    Raises:
+        InputError: the first misfit, with its dotted path in the sweep.
+    """
+    base = spec.trial.model_dump(mode="json")
+    _paths_exist(spec, base)
+    _paths_apart(spec)
+    _analyses_distinct(spec)
+    generator = np.random.default_rng(0)
+    points = [*spec.search.space.corner_points(), *(spec.search.space.point(generator) for _ in range(RANDOM_POINTS))]
+    for point in points:
+        trial = _trial_at(spec, point)
+        _metric_is_reported(spec, trial, point)
+        _evaluated_in_time(spec, trial, point)
+        _recording_fits(spec, trial)
+
+
+def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every dotted path of nested mappings, parents included, in order."""
+    paths = []
+    for key, value in data.items():
+        paths.append(prefix + key)
+        if isinstance(value, Mapping):
+            paths.extend(leaf_paths(value, f"{prefix}{key}."))
+    return paths
+
+
+def _paths_exist(spec: SweepSpec, base: Mapping[str, Any]) -> None:
+    known = leaf_paths(base)
+    for path in spec.search.space.paths:
+        try:
+            get_path(base, path)
+        except KeyError as error:
+            parts = path.split(".")
+            rule = f"is not a path of the trial: {error.args[0]!r} does not exist there"
+            if parts[0] == "trial":
+                remedy = f"Paths start inside trial: write {'.'.join(parts[1:]) or 'model.hidden_size'}."
+            else:
+                remedy = nearest_hint(path, known) + _siblings(base, parts)
+            raise InputError(f"search.space.{path}", rule, remedy=remedy.strip()) from None
+
+
+def _siblings(base: Mapping[str, Any], parts: list[str]) -> str:
+    """What exists in the deepest mapping on the way to a path."""
+    node, where = base, "trial"
+    for part in parts:
+        below = node.get(part)
+        if not isinstance(below, Mapping):
+            break
+        node, where = below, f"{where}.{part}"
+    return f" {where} has {', '.join(node)}."
+
+
+def _paths_apart(spec: SweepSpec) -> None:
+    paths = spec.search.space.paths
+    for path in paths:
+        for parent in paths:
+            if path.startswith(parent + "."):
+                raise InputError(
+                    f"search.space.{path}",
+                    f"lies inside {parent}, which is searched too, so that one of the two would have no effect",
+                    remedy=f"Remove one of them, or list whole mappings as the choices of {parent}.",
+                )
+
+
+def _analyses_distinct(spec: SweepSpec) -> None:
+    seen: set[str] = set()
+    for index, analysis in enumerate(spec.analyses):
+        text = analysis.canonical_json()
+        if text in seen:
+            raise InputError(
+                f"analyses.{index}", "repeats an earlier analysis with the same fields", remedy="Remove one of the two."
+            )
+        seen.add(text)
+
+
+def _trial_at(spec: SweepSpec, point: Mapping[str, Any]) -> TrialSpec:
+    try:
+        return spec.trial_for(point)
+    except InputError as error:
+        raise _blame(error, spec, point) from error
+
+
+def _blame(error: InputError, spec: SweepSpec, point: Mapping[str, Any]) -> InputError:
+    """The same fault, told about the entry of the space that causes it."""
+    for path, value in point.items():
+        if error.where == path and error.has_value and error.value == value:
+            return InputError(_entry(spec, path, value), error.rule, value=value, remedy=error.remedy)
+    for path, value in point.items():
+        parent = path.removesuffix(".kind")
+        if parent != path and error.where.startswith(parent + "."):
+            return InputError(
+                _entry(spec, path, value),
+                f"cannot change the kind alone, because the fields of the kinds differ (trial.{error.where})",
+                value=value,
+                remedy=f"Search the whole mapping instead: {parent}: {{choice: [{{kind: ...}}, {{kind: ...}}]}}.",
+            )
+    # The remedy goes to the end of the whole message.
+    remedy = error.remedy
+    fault = f"trial.{error}".removesuffix(f" {remedy}" if remedy else "").rstrip(".")
+    for path, value in point.items():
+        if error.where == path or error.where.startswith(path + "."):
+            return InputError(
+                _entry(spec, path, value), f"must fit the trial, where {fault}", value=value, remedy=remedy
+            )
+    rule = f"allows the point {_written(point)}, which does not fit: {fault}"
+    return InputError("search.space", rule, remedy=remedy)
+
+
+def _entry(spec: SweepSpec, path: str, value: Any) -> str:
+    """The path in the sweep of the bound or choice that a value stands for; inside bounds, of the distribution."""
+    distribution = spec.search.space.root[path]
+    key = next(iter(distribution.model_dump()))
+    ends = distribution.ends()
+    where = f"search.space.{path}.{key}"
+    return f"{where}.{ends.index(value)}" if value in ends else where
+
+
+def _metric_is_reported(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
+    where, metric = "search.objective.metric", spec.search.objective.metric
+    names = [f"{SELECTION}/{name}" for name in trial.task.metric_names()]
+    if metric in names:
+        return
+    split, _, name = metric.rpartition("/")
+    splits = trial.task.split_names()
+    if split in splits and split != SELECTION and name in trial.task.metric_names():
+        rule = f"must be measured on the split {SELECTION!r}: the others are measured once, after training"
+        raise InputError(where, rule, value=metric, remedy=f"Write {SELECTION}/{name}.")
+    if metric in trial.task.metric_names():
+        rule = f"must name the split as well, as in {SELECTION}/{metric}"
+        raise InputError(where, rule, value=metric, remedy=f"Write {SELECTION}/{metric}.")
+    searched = [path for path in point if path.split(".")[0] == "task"]
+    at = f" at {_written({path: point[path] for path in searched})}" if searched else ""
+    rule = f"must be a metric that the task {_kind(trial)} reports{at}"
+    raise InputError(where, rule, value=metric, remedy=f"{nearest_hint(metric, names)} Metrics: {', '.join(names)}.")
+
+
+def _evaluated_in_time(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
+    steps, every = trial.training.steps, trial.evaluation.every_steps
+    searched = [path for path in ("training.steps", "evaluation.every_steps") if path in point]
+    at = f" (at {_written({path: point[path] for path in searched})})" if searched else ""
+    if every > steps:
+        raise InputError(
+            "trial.evaluation.every_steps",
+            f"must be at most training.steps, which is {steps}, or no evaluation ever happens{at}",
+            value=every,
+            remedy=f"Write {steps} or less.",
+        )
+    scheduler = spec.search.scheduler
+    if scheduler.kind != "asha":
+        return
+    where, grace = "search.scheduler.grace", scheduler.grace
+    if grace % every:
+        raise InputError(
+            where,
+            f"must be a multiple of trial.evaluation.every_steps, which is {every}: trials are judged only then{at}",
+            value=grace,
+            remedy=f"Write {max(every, round(grace / every) * every)}.",
+        )
+    if grace >= steps:
+        raise InputError(
+            where,
+            f"must be below trial.training.steps, which is {steps}, or no trial is ever stopped early{at}",
+            value=grace,
+            remedy="Lower it, or write scheduler: {kind: none}.",
+        )
+
+
+def _recording_fits(spec: SweepSpec, trial: TrialSpec) -> None:
+    resolve(spec.recording, trial.model.recordable(), trial.task.split_names())
+
+
+def _kind(trial: TrialSpec) -> str:
+    return str(trial.task.model_dump().get("kind"))
+
+
+def _written(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {canonical_json(value)}" for path, value in point.items())

@@ -1,0 +1,123 @@
+"""Runs a sweep from its spec to its report: stimuli, search, recordings and analyses, report."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from ray import tune
+from rich.console import Console
+
+from sweeps.bookkeeper import Bookkeeper
+from sweeps.cluster import connected, slots
+from sweeps.folder import driver_lock, open_folder, stimuli_folder
+from sweeps.ledger import Ledger
+from sweeps.mechanism import analyse_best, is_analysed, raise_failures
+from sweeps.progress import Display
+from sweeps.report import report_path, write_report
+from sweeps.spec import SweepSpec
+from sweeps.stimuli import prepare_stimuli, stimulus_specs
+from sweeps.tracking import Tracker
+from sweeps.trainable import VariantTrainable
+from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
+from wmcore.stimuli.contact_sheet import contact_sheet
+from wmcore.stimuli.image_bank import ImageBank
+
+
+def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
+    """Every trial has ended, every analysis is there, and so is the report."""
+    counts = ledger.counts()
+    searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.trials)
+    return searched and is_analysed(spec, folder, ledger) and report_path(folder).exists()
+
+
+def run_sweep(
+    spec: SweepSpec, storage: Path, console: Console, *, source: Path | None = None, address: str | None = None
+) -> Path:
+    """Runs a sweep to its end, or goes on with one; returns its folder. A complete one is left as it is.
+
+    Args:
+        spec: what to run.
+        storage: folder of sweeps; this one is ``storage/<name>``.
+        console: where progress is shown.
+        source: the spec file, copied into the folder.
+        address: a running Ray to use; None starts one on this machine.
+
+    Raises:
+        WmsweepError: see the parts; what was done so far stays and is gone on with at the next call.
+    """
+    storage = storage.resolve()
+    folder, ledger = open_folder(spec, storage, source)
+    if is_complete(spec, folder, ledger):
+        return folder
+    display = Display(console, spec)
+    with driver_lock(folder), display.running():
+        tracker = Tracker(spec, folder)
+        status = "FAILED"
+        try:
+            with ExitStack() as stack:
+                with display.stage("Start Ray"):
+                    stack.enter_context(connected(address))
+                prepare_stimuli(spec, stimuli_folder(storage), display)
+                _search(spec, folder, stimuli_folder(storage), tracker, display)
+                found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)
+            with display.stage("Write the report"):
+                write_report(spec, folder, stimuli_folder(storage))
+                tracker.artifact(None, report_path(folder).parent, "report")
+            raise_failures(found)
+            status = "FINISHED"
+        finally:
+            tracker.close(status)
+    return folder
+
+
+def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: str | None = None) -> Path:
+    """Records and analyses the best checkpoints of a folder anew; returns the report."""
+    display, tracker = Display(console, spec), Tracker(spec, folder)
+    stimuli = stimuli_folder(folder.parent)
+    try:
+        with driver_lock(folder), display.running(), connected(address):
+            found = analyse_best(spec, folder, stimuli, tracker, display, again=True)
+        page = write_report(spec, folder, stimuli)
+        tracker.artifact(None, page.parent, "report")
+    finally:
+        tracker.close()
+    raise_failures(found)
+    return page
+
+
+def render_stimuli(spec: SweepSpec, storage: Path, console: Console) -> list[Path]:
+    """Makes the banks of a sweep without training; returns a contact sheet of each."""
+    display, stimuli = Display(console, spec), stimuli_folder(storage)
+    with display.running(), connected():
+        prepare_stimuli(spec, stimuli, display)
+    return [
+        contact_sheet(ImageBank.load(stimuli, s), stimuli / f"contact_sheet_{s.content_hash()}.png")
+        for s in stimulus_specs(spec)
+    ]
+
+
+def _search(spec: SweepSpec, folder: Path, stimuli: Path, tracker: Tracker, display: Display) -> None:
+    book = Bookkeeper(spec, folder, stimuli, [tracker, display])
+    if book.remaining == 0:
+        return
+    resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
+    tuner = tune.Tuner(
+        tune.with_resources(VariantTrainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=BookSearcher(book),
+            scheduler=BookScheduler(book),
+            num_samples=book.remaining,
+            max_concurrent_trials=slots(spec),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder / "ray"),
+            callbacks=[BookCallback(book)],
+            failure_config=tune.FailureConfig(max_failures=2),
+            verbose=0,
+        ),
+    )
+    with display.searching(book.ledger):
+        tuner.fit()

@@ -1,0 +1,175 @@
+"""The ledger: what happened to every trial, one JSON line per event, appended by the driver alone and flushed.
+
+It is the record of a sweep; Ray's files and MLflow are views of it. At any time planned = finished + pruned + failed
++ pending. Events:
+
+    sweep     version, spec                       first line
+    planned   number, trial_id, point             a suggestion became a trial
+    started   trial_id                            an actor took it
+    reported  trial_id, step, metrics, replicates an evaluation
+    pruned    trial_id, step                      early stopping ended it
+    finished  trial_id, step, result              trained to its end
+    failed    trial_id, reason                    diverged or broke
+    exhausted reason                              the space holds no further trial
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from wmcore.errors import InputError
+
+VERSION = 1
+State = Literal["planned", "running", "finished", "pruned", "failed"]
+
+
+@dataclass
+class TrialRecord:
+    """One trial as the ledger tells it.
+
+    Attributes:
+        number: order of suggestion, from 0.
+        trial_id: content hash of the TrialSpec.
+        point: path -> value in the search space.
+        reports: step -> metrics, in the order reported.
+        result: of a finished trial: best step, final metrics with spread, baselines, sampling, seconds.
+    """
+
+    number: int
+    trial_id: str
+    point: dict[str, Any]
+    state: State = "planned"
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    reason: str = ""
+    step: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Finished, pruned or failed."""
+        return self.state in ("finished", "pruned", "failed")
+
+    def best(self, metric: str, mode: str) -> tuple[int, float] | None:
+        """(step, value) of the best report of a metric, the earliest among equals; None before the first report."""
+        sign = 1 if mode == "max" else -1
+        values = [(step, m[metric]) for step, m in self.reports.items() if m.get(metric) is not None]
+        return max(values, key=lambda pair: (sign * pair[1], -pair[0]), default=None)
+
+
+class Ledger:
+    """Appends events and keeps the trials that they describe. No file stays open between appends."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what there is. A torn last line (the driver was killed while writing it) never happened.
+
+        Raises:
+            InputError: a line other than the last is damaged, or was written by a newer version.
+        """
+        self.path = path
+        self.trials: dict[str, TrialRecord] = {}
+        self.spec: dict[str, Any] | None = None
+        self.exhausted = False
+        self._whole_bytes = 0
+        if path.exists():
+            for line in self._whole_lines():
+                self._apply(line)
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Writes one event, flushes it to disk, and applies it.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        line = {"event": event, "time": round(time.time(), 3), **_finite(fields)}
+        data = (json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode()
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                os.ftruncate(descriptor, self._whole_bytes)
+                os.lseek(descriptor, 0, os.SEEK_END)
+                os.write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise InputError(
+                str(self.path), f"cannot be written ({error.strerror})", remedy="Make space or fix its permissions."
+            ) from error
+        self._whole_bytes += len(data)
+        self._apply(line)
+
+    def in_order(self) -> list[TrialRecord]:
+        """Trials by number."""
+        return sorted(self.trials.values(), key=lambda trial: trial.number)
+
+    def counts(self) -> dict[str, int]:
+        """planned (all), finished, pruned, failed, pending (planned or running)."""
+        states = [trial.state for trial in self.trials.values()]
+        ended = {name: states.count(name) for name in ("finished", "pruned", "failed")}
+        pending = states.count("planned") + states.count("running")
+        return {"planned": len(states), **ended, "pending": pending}
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        data = self.path.read_bytes()
+        lines = data.split(b"\n")
+        for number, raw in enumerate(lines[:-1], start=1):
+            try:
+                line = json.loads(raw)
+            except ValueError as error:
+                if number == len(lines) - 1:
+                    return
+                raise InputError(
+                    f"{self.path}:{number}", "is not a line of a ledger", remedy="Restore the file from a backup."
+                ) from error
+            self._whole_bytes += len(raw) + 1
+            yield line
+
+    def _apply(self, line: dict[str, Any]) -> None:
+        event = line["event"]
+        if event == "sweep":
+            if line["version"] > VERSION:
+                raise InputError(
+                    str(self.path),
+                    f"was written by a newer version of wmsweep (ledger {line['version']}, this one reads {VERSION})",
+                    remedy="Upgrade wmsweep.",
+                )
+            self.spec = line["spec"]
+            return
+        if event == "exhausted":
+            self.exhausted = True
+            return
+        if event == "planned":
+            self.trials[line["trial_id"]] = TrialRecord(line["number"], line["trial_id"], line["point"])
+            return
+        trial = self.trials[line["trial_id"]]
+        match event:
+            case "started":
+                trial.state = "running"
+            case "reported":
+                trial.reports[line["step"]] = line["metrics"]
+                trial.step = line["step"]
+            case "pruned":
+                trial.state = "pruned"
+            case "finished":
+                trial.state, trial.result = "finished", line["result"]
+            case "failed":
+                trial.state, trial.reason = "failed", line["reason"]
+            case _:
+                raise InputError(str(self.path), f"holds an unknown event {event!r}", remedy="Upgrade wmsweep.")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: JSON has neither."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

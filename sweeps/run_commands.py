@@ -1,0 +1,160 @@
+"""Commands that run sweeps and look at their folders. Each imports what is heavy itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.options import AddressOption, FolderArgument, SetOption, SpecArgument, StorageOption
+from wmcore.errors import WmsweepError
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+class Interrupted(WmsweepError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+def run(
+    spec: SpecArgument,
+    storage: StorageOption = Path("runs"),
+    overrides: SetOption = None,
+    address: AddressOption = None,
+) -> None:
+    """Run a sweep to its report; on a finished folder show its table; on an unfinished one go on."""
+    from rich.console import Console
+
+    from sweeps.driver import run_sweep
+    from sweeps.loading import load_sweep
+    from sweeps.storage import check_storage
+
+    sweep = load_sweep(spec, overrides or [])
+    check_storage(storage)
+    console = Console()
+    try:
+        folder = run_sweep(sweep, storage, console, source=spec, address=address)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            f"Interrupted. Nothing is lost: run the same command again to go on with {storage / sweep.name}."
+        ) from interrupt
+    _close(sweep, folder, console)
+
+
+def plan(spec: SpecArgument, overrides: SetOption = None) -> None:
+    """Say what a sweep would do: cells or budget, parameters of the networks, stimuli."""
+    from rich.console import Console
+
+    from sweeps.loading import load_sweep
+    from sweeps.plan import plan_table
+
+    Console().print(plan_table(load_sweep(spec, overrides or [])))
+
+
+def status(folder: FolderArgument) -> None:
+    """Show how far a sweep is, from its ledger alone; works while it runs."""
+    from rich.console import Console
+
+    from sweeps.folder import read_folder
+    from sweeps.table import rich_table, summary
+
+    spec, ledger = read_folder(folder)
+    console = Console()
+    console.print(summary(spec, ledger))
+    console.print(rich_table(spec, ledger))
+
+
+def verify(folder: FolderArgument) -> None:
+    """Prove that nothing was lost or counted twice: ledger, checkpoints, Optuna and MLflow agree."""
+    from rich.console import Console
+
+    from sweeps.folder import read_folder
+    from sweeps.verify import verify as checks
+
+    spec, ledger = read_folder(folder)
+    found = checks(spec, folder, ledger)
+    console = Console()
+    for check in found:
+        console.print(f"{'[green]ok  [/]' if check.holds else '[red]FAIL[/]'}  {check.name}: {check.figures}")
+    if not all(check.holds for check in found):
+        raise WmsweepError(f"{folder} is not consistent: see the lines marked FAIL above.")
+
+
+def analyze(folder: FolderArgument, address: AddressOption = None) -> None:
+    """Record and analyse the best checkpoints again, and write the report anew."""
+    from rich.console import Console
+
+    from sweeps.driver import analyse_again
+    from sweeps.folder import read_folder
+
+    spec, _ = read_folder(folder)
+    console = Console()
+    console.print(f"Report: {analyse_again(spec, folder.resolve(), console, address=address)}")
+
+
+def report(folder: FolderArgument) -> None:
+    """Write a sweep's report anew from what is there."""
+    from sweeps.folder import read_folder, stimuli_folder
+    from sweeps.report import write_report
+
+    spec, _ = read_folder(folder)
+    folder = folder.resolve()
+    typer.echo(f"Report: {write_report(spec, folder, stimuli_folder(folder.parent))}")
+
+
+def render(spec: SpecArgument, storage: StorageOption = Path("runs"), overrides: SetOption = None) -> None:
+    """Render a sweep's stimuli and compute their frozen features, without training anything."""
+    from rich.console import Console
+
+    from sweeps.driver import render_stimuli
+    from sweeps.loading import load_sweep
+    from sweeps.storage import check_storage
+
+    sweep = load_sweep(spec, overrides or [])
+    check_storage(storage)
+    for sheet in render_stimuli(sweep, storage.resolve(), Console()):
+        typer.echo(f"Contact sheet: {sheet}")
+
+
+def ui(
+    folder: FolderArgument,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open MLflow on a sweep's store (on this machine only); Ctrl-C ends it."""
+    import subprocess
+    import sys
+
+    from sweeps.folder import read_folder
+    from sweeps.tracking import tracking_uri
+
+    spec, _ = read_folder(folder)
+    uri = tracking_uri(spec, folder)
+    if uri.startswith("http"):
+        typer.echo(f"This sweep is tracked by a server: open {uri}")
+        return
+    typer.echo(f"MLflow on {folder}: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands in the order in which they are used."""
+    for command in (plan, render, run, status, verify, analyze, report, ui):
+        app.command()(command)
+
+
+def _close(spec: SweepSpec, folder: Path, console) -> None:
+    """The closing table, and where to go from here."""
+    from sweeps.ledger import Ledger
+    from sweeps.report import report_path
+    from sweeps.table import rich_table, summary
+
+    ledger = Ledger(folder / "ledger.jsonl")
+    console.print()
+    console.print(rich_table(spec, ledger, title=summary(spec, ledger)))
+    console.print(f"\nReport:  {report_path(folder)}", soft_wrap=True)
+    console.print(f"MLflow:  wmsweep ui {folder}", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""Early stopping in optimiser steps: a pure rule, replayable from the ledger. No Ray here."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+from sweeps.ledger import TrialRecord
+from sweeps.spec import AnyScheduler, AshaSpec, ObjectiveSpec
+
+
+class StoppingRule(Protocol):
+    """Decides from a trial's reports whether it goes on."""
+
+    def stops(self, trial_id: str, step: int, value: float) -> bool:
+        """Takes one report in; True ends the trial."""
+        ...
+
+
+class NeverStop:
+    """Every trial trains to its end."""
+
+    def stops(self, trial_id: str, step: int, value: float) -> bool:
+        return False
+
+
+class Asha:
+    """Asynchronous successive halving, stopping form (Li et al. 2020, arXiv:1810.05934).
+
+    Rungs lie at grace * reduction^k steps below the full budget. A trial that reaches a rung goes on if its value is
+    among the best 1/reduction of all values recorded there so far, its own included (at least one goes on).
+    """
+
+    def __init__(self, grace: int, reduction: int, max_steps: int, mode: Literal["max", "min"]) -> None:
+        self.reduction, self.sign = reduction, 1 if mode == "max" else -1
+        self.rungs: dict[int, dict[str, float]] = {}
+        rung = grace
+        while rung < max_steps:
+            self.rungs[rung] = {}
+            rung *= reduction
+
+    def stops(self, trial_id: str, step: int, value: float) -> bool:
+        """NaN is worse than every number. A rung takes the first report at or after its step."""
+        score = -math.inf if math.isnan(value) else self.sign * value
+        for milestone in sorted(self.rungs, reverse=True):
+            rung = self.rungs[milestone]
+            if step < milestone:
+                continue
+            if trial_id in rung:
+                return False
+            rung[trial_id] = score
+            places = max(1, len(rung) // self.reduction)
+            better = sum(other > score for name, other in rung.items() if name != trial_id)
+            return better >= places
+        return False
+
+
+def stopping_rule(spec: AnyScheduler, objective: ObjectiveSpec, max_steps: int) -> StoppingRule:
+    """The rule that a spec names."""
+    if isinstance(spec, AshaSpec):
+        return Asha(spec.grace, spec.reduction, max_steps, objective.mode)
+    return NeverStop()
+
+
+def replay(rule: StoppingRule, trials: list[TrialRecord], metric: str) -> None:
+    """Feeds a rule the reports of earlier trials, so that its rungs are as they were.
+
+    The order in which trials met does not matter to a rung's contents, only to decisions that were already made.
+    """
+    for trial in trials:
+        for step, metrics in trial.reports.items():
+            value = metrics.get(metric)
+            rule.stops(trial.trial_id, step, math.nan if value is None else value)

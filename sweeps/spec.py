@@ -1,0 +1,171 @@
+"""SweepSpec: everything that one YAML file says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+import wmcore.analyses
+from sweeps.checks import check_sweep
+from sweeps.messages import explain
+from sweeps.space import Space
+from wmcore.analyses.base import AnalysisSpec
+from wmcore.recording import RecordingSpec
+from wmcore.registry import discriminated_union
+from wmcore.spec import Spec, with_paths
+from wmcore.training.trial_spec import TrialSpec
+
+if TYPE_CHECKING:
+    AnyAnalysis = AnalysisSpec
+else:
+    AnyAnalysis = discriminated_union(wmcore.analyses, AnalysisSpec)
+
+STORES = ("http://", "https://", "sqlite:///", "postgresql://", "mysql://", "mssql://", "databricks")
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            "must be 1 to 100 letters, digits, dots, underscores and hyphens and start with a letter or digit, "
+            "because it names the folder of the sweep"
+        )
+    return name
+
+
+def _store_address(uri: str) -> str:
+    if not uri.startswith(STORES):
+        raise ValueError(
+            f"must be null or an MLflow store's address that starts with one of {', '.join(STORES)}; MLflow refuses "
+            "plain folders"
+        )
+    return uri
+
+
+def _whole_beyond_one(share: float) -> float:
+    if share > 1 and share != int(share):
+        raise ValueError("must be a share of one device (at most 1) or a whole number")
+    return share
+
+
+class TpeSpec(Spec):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011): models good and bad values of the space."""
+
+    kind: Literal["tpe"] = "tpe"
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the suggestions."""
+    startup_trials: Annotated[int, Field(ge=1)] = 10
+    """Random trials before the model is used."""
+
+
+class RandomSpec(Spec):
+    """Every point drawn independently."""
+
+    kind: Literal["random"] = "random"
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the suggestions."""
+
+
+class AshaSpec(Spec):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): stops the worst at each rung."""
+
+    kind: Literal["asha"] = "asha"
+    grace: Annotated[int, Field(ge=1)]
+    """Optimiser steps before a trial can be stopped: the first rung. A multiple of evaluation.every_steps."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One of this many trials passes a rung; each rung is this many times the one before."""
+
+
+class NoSchedulerSpec(Spec):
+    """Every trial trains to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+AnySampler = Annotated[TpeSpec | RandomSpec, Field(discriminator="kind")]
+AnyScheduler = Annotated[AshaSpec | NoSchedulerSpec, Field(discriminator="kind")]
+
+
+class ObjectiveSpec(Spec):
+    """What the search improves."""
+
+    metric: str
+    """``select/<name>``, a metric of the task on the selection split."""
+    mode: Literal["max", "min"] = "max"
+    """Whether larger or smaller is better."""
+
+
+class SearchSpec(Spec):
+    """What is searched, how, and for how many trials."""
+
+    space: Space
+    """Dotted paths into trial, each with a distribution."""
+    sampler: AnySampler = TpeSpec()
+    """Suggests points of the space."""
+    scheduler: AnyScheduler = NoSchedulerSpec()
+    """Stops hopeless trials early."""
+    objective: ObjectiveSpec
+    """What is improved."""
+    trials: Annotated[int, Field(ge=1)]
+    """Trials of the sweep."""
+
+
+class ResourceSpec(Spec):
+    """What one trial occupies."""
+
+    cpu: Annotated[float, Field(gt=0), AfterValidator(_whole_beyond_one)] = 1.0
+    """CPU cores per trial."""
+    gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one)] = 0.0
+    """GPUs per trial; a share such as 0.25 puts several trials on one."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Trials at once at most; null: as many as the machines hold."""
+
+
+class CheckpointChoice(Spec):
+    """Which checkpoints are recorded and analysed."""
+
+    best: Annotated[int, Field(ge=1)] = 2
+    """Those of this many best trials by the objective."""
+
+
+class TrackingSpec(Spec):
+    """Where MLflow keeps the runs."""
+
+    uri: Annotated[str, AfterValidator(_store_address)] | None = None
+    """A server's or database's address; null: an SQLite store beside the sweep."""
+
+
+class SweepSpec(Spec):
+    """A sweep: the variant it starts from, what is searched, and what follows. Valid as a whole once it exists."""
+
+    name: Annotated[str, AfterValidator(_folder_name)]
+    """Names the sweep's folder and its parent run."""
+    trial: TrialSpec
+    """The variant; what the space does not name is the same in all trials."""
+    search: SearchSpec
+    resources: ResourceSpec = ResourceSpec()
+    checkpoints: CheckpointChoice = CheckpointChoice()
+    recording: RecordingSpec = RecordingSpec()
+    """How a checkpoint is recorded."""
+    analyses: tuple[AnyAnalysis, ...] = ()
+    """Run on every recording, in this order."""
+    tracking: TrackingSpec = TrackingSpec()
+
+    def trial_for(self, point: Mapping[str, Any]) -> TrialSpec:
+        """The variant at a point of the space (path -> plain value).
+
+        Raises:
+            InputError: a value that the trial refuses.
+        """
+        data = with_paths(self.trial.model_dump(mode="json"), point)
+        try:
+            return TrialSpec.parse(data)
+        except ValidationError as error:
+            raise explain(error, data, TrialSpec) from error
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> SweepSpec:
+        check_sweep(self)
+        return self

@@ -1,0 +1,173 @@
+"""MLflow as a view of the ledger: one parent run per sweep, one child run per trial, written off the training loop.
+
+Runs are found by their tags (sweep, trial id) before they are made, so that nothing is logged to two runs. All writes
+pass one queue and one thread: the driver never waits for the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from sweeps.ledger import TrialRecord
+from sweeps.spec import SweepSpec
+from wmcore.errors import WmsweepError
+
+SWEEP, TRIAL = "wmsweep.sweep", "wmsweep.trial_id"
+_STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+_HEADLINE = ("select/", "train/")
+"""Metrics with a curve; the other splits have one final value each, of which only the accuracies are logged."""
+_LONGEST_VALUE = 500
+
+for name in ("mlflow", "alembic"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tracking_uri(spec: SweepSpec, folder: Path) -> str:
+    """The store of a sweep: the one that its spec names, or an SQLite file in its folder."""
+    return spec.tracking.uri or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+
+
+class Tracker:
+    """Listens to the bookkeeper and writes to MLflow."""
+
+    def __init__(self, spec: SweepSpec, folder: Path) -> None:
+        """Starts the writing thread; the store is opened there (seconds), while the sweep gets ready."""
+        self.spec, self.folder = spec, folder
+        self.error: Exception | None = None
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._runs: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+        self._queue.put(self._open)
+
+    def planned(self, trial: TrialRecord) -> None:
+        """Makes the trial's run."""
+        number, trial_id, point = trial.number, trial.trial_id, dict(trial.point)
+        self._queue.put(lambda: self._plan(number, trial_id, point))
+
+    def reported(self, trial: TrialRecord, metrics: dict[str, float]) -> None:
+        """Logs one evaluation in one batch."""
+        trial_id, step, now = trial.trial_id, trial.step, int(time.time() * 1000)
+        batch = [Metric(k, v, now, step) for k, v in metrics.items() if v == v and k.startswith(_HEADLINE)]
+        self._queue.put(lambda: self._client.log_batch(self._runs[trial_id], metrics=batch))
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Logs the final figures and closes the run."""
+        trial_id, state, reason, step = trial.trial_id, trial.state, trial.reason, trial.step
+        result = trial.result or {}
+        now = int(time.time() * 1000)
+        final = result.get("metrics", {})
+        batch = [
+            Metric(f"final/{k}", v, now, step)
+            for k, v in final.items()
+            if v is not None and k.endswith("/accuracy") and not k.startswith("select/")
+        ]
+        tags = [RunTag("wmsweep.state", state), RunTag("wmsweep.steps", str(step))]
+        tags += [RunTag("wmsweep.reason", reason)] if reason else []
+
+        def write() -> None:
+            self._client.log_batch(self._runs[trial_id], metrics=batch, tags=tags)
+            self._client.set_terminated(self._runs[trial_id], _STATUS[state])
+
+        self._queue.put(write)
+
+    def artifact(self, trial_id: str | None, path: Path, under: str) -> None:
+        """Copies a file or folder into a trial's run, or into the sweep's for None."""
+
+        def write() -> None:
+            run = self._parent if trial_id is None else self._runs[trial_id]
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(run, str(path), under)
+
+        self._queue.put(write)
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Waits until everything is written and ends the sweep's run.
+
+        Raises:
+            WmsweepError: the store refused something; the ledger has it all the same.
+        """
+        self._queue.put(lambda: self._client.set_terminated(self._parent, status))
+        self._queue.put(None)
+        self._thread.join()
+        if self.error is not None:
+            raise WmsweepError(
+                f"tracking.uri: MLflow at {tracking_uri(self.spec, self.folder)} failed ({self.error}). "
+                "Training is not affected and the ledger is complete."
+            ) from self.error
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            if self.error is None:
+                try:
+                    job()
+                except Exception as error:  # noqa: BLE001 - kept and raised by close()
+                    self.error = error
+
+    def _open(self) -> None:
+        self._client = MlflowClient(tracking_uri(self.spec, self.folder))
+        experiment = self._client.get_experiment_by_name(self.spec.name)
+        if experiment is None:
+            local = None if self.spec.tracking.uri else (self.folder / "mlartifacts").resolve().as_uri()
+            self._experiment = self._client.create_experiment(self.spec.name, artifact_location=local)
+        else:
+            self._experiment = experiment.experiment_id
+        parents = self._client.search_runs([self._experiment], f"tags.`{SWEEP}.role` = 'sweep'", max_results=1)
+        if parents:
+            self._parent = parents[0].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            tags = {"mlflow.runName": self.spec.name, SWEEP: self.spec.name, f"{SWEEP}.role": "sweep"}
+            self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+            params = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
+            self._client.log_batch(self._parent, params=[Param(k, v) for k, v in list(params.items())[:100]])
+        for run in child_runs(self._client, self.spec.name):
+            self._runs[run.data.tags[TRIAL]] = run.info.run_id
+
+    def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
+        if trial_id in self._runs:
+            return
+        tags = {
+            "mlflow.runName": f"trial-{number:03d}",
+            "mlflow.parentRunId": self._parent,
+            SWEEP: self.spec.name,
+            TRIAL: trial_id,
+        }
+        run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._client.log_batch(run_id, params=[Param(k, v) for k, v in _flat(point).items()])
+        self._runs[trial_id] = run_id
+
+
+def child_runs(client: MlflowClient, name: str) -> list[Any]:
+    """Every trial's run of a sweep."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return []
+    runs, token = [], None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            f"tags.`{SWEEP}` = '{name}' AND tags.`{TRIAL}` != ''",
+            max_results=1000,
+            page_token=token,
+        )
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted path -> scalar as text."""
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix.removesuffix("."): str(value)[:_LONGEST_VALUE]}

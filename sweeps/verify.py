@@ -1,0 +1,84 @@
+"""Proves that nothing was lost and nothing counted twice: the ledger against itself, the disk, Optuna and MLflow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from sweeps.bookkeeper import trial_folder
+from sweeps.ledger import Ledger
+from sweeps.search import STATES, Study
+from sweeps.spec import SweepSpec
+from sweeps.tracking import TRIAL, child_runs, tracking_uri
+from wmcore.training.checkpoint import CheckpointFolder
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold."""
+
+    name: str
+    holds: bool
+    figures: str
+
+
+def verify(spec: SweepSpec, folder: Path, ledger: Ledger) -> list[Check]:
+    """All checks of a sweep's folder; it is only read."""
+    return [
+        _identity(ledger),
+        _numbers(ledger),
+        _trial_ids(spec, ledger),
+        _checkpoints(folder, ledger),
+        _optuna(spec, ledger),
+        _mlflow(spec, folder, ledger),
+    ]
+
+
+def _identity(ledger: Ledger) -> Check:
+    counts = ledger.counts()
+    total = counts["finished"] + counts["pruned"] + counts["failed"] + counts["pending"]
+    shown = " + ".join(f"{counts[name]} {name}" for name in ("finished", "pruned", "failed", "pending"))
+    return Check(
+        "planned = finished + pruned + failed + pending", counts["planned"] == total, f"{counts['planned']} = {shown}"
+    )
+
+
+def _numbers(ledger: Ledger) -> Check:
+    numbers = [trial.number for trial in ledger.in_order()]
+    return Check("trials are numbered 0, 1, 2, ...", numbers == list(range(len(numbers))), f"{len(numbers)} trials")
+
+
+def _trial_ids(spec: SweepSpec, ledger: Ledger) -> Check:
+    wrong = [t.trial_id for t in ledger.in_order() if spec.trial_for(t.point).trial_id != t.trial_id]
+    return Check("every trial id is the hash of its variant", not wrong, f"{len(wrong)} differ")
+
+
+def _checkpoints(folder: Path, ledger: Ledger) -> Check:
+    ended = [trial for trial in ledger.in_order() if trial.state in ("finished", "pruned")]
+    without = [
+        trial.trial_id
+        for trial in ended
+        if CheckpointFolder(trial_folder(folder, trial.trial_id) / "checkpoints").latest() is None
+    ]
+    return Check("every finished or pruned trial kept a checkpoint", not without, f"{len(ended)} of them")
+
+
+def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
+    study = Study(spec.search, ledger.in_order()).study
+    states = Counter(trial.state for trial in study.trials)
+    expected = Counter(STATES[trial.state] for trial in ledger.in_order())
+    complete_early = [
+        trial.number for trial in study.trials if trial.state is TrialState.PRUNED and not trial.intermediate_values
+    ]
+    shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))
+    return Check("Optuna holds every stopped trial as PRUNED", states == expected and not complete_early, shown)
+
+
+def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
+    runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(tracking_uri(spec, folder)), spec.name))
+    once = set(runs) == set(ledger.trials) and all(count == 1 for count in runs.values())
+    return Check("one MLflow run per trial", once, f"{runs.total()} runs, {len(ledger.trials)} trials")

@@ -1,0 +1,443 @@
+"""Bad specs: each is refused with exit code 2 and one paragraph that names path, line, value, rule and remedy.
+
+Every case starts from the same good spec and changes a few characters of it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli import main
+
+GOOD = Path(__file__).with_name("good.yaml").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One bad spec.
+
+    Attributes:
+        edits: text of the good spec -> what stands there instead (its first occurrence).
+        says: what the message must hold.
+        line: line of the file that it must name; None where there is none.
+    """
+
+    name: str
+    edits: dict[str, str]
+    line: int | None
+    says: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = field(default=())
+
+    @property
+    def text(self) -> str:
+        text = GOOD
+        for old, new in self.edits.items():
+            assert old in text, f"{old!r} is not in the good spec"
+            text = text.replace(old, new, 1)
+        return text
+
+
+CELLS = "{choice: [vanilla, gru, lstm]}"
+SPACE = GOOD[GOOD.index("    model.cell: {") : GOOD.index("  sampler:")]
+STIMULI = "{kind: nback, stimuli: "
+BAD = [
+    # Keys and kinds.
+    Bad(
+        "unknown key",
+        {"hidden_size": "hiden_size"},
+        6,
+        (
+            "trial.model.hiden_size is 128",
+            "not a field of trial.model of kind rnn",
+            "Did you mean hidden_size?",
+            "cell",
+        ),
+    ),
+    Bad("unknown key at the top", {"search:": "serach: 3\nsearch:"}, 11, ("serach is 3", "Did you mean search?")),
+    Bad(
+        "unknown section",
+        {"  training:": "  trainin:"},
+        7,
+        ("trial.trainin is {", "is not a field of trial", "Did you mean training?"),
+    ),
+    Bad(
+        "key at the wrong level",
+        {"steps: 3000": "steps: 3000\n    lr: 0.1"},
+        9,
+        ("trial.training.lr is 0.1", "exists at trial.training.optimizer.lr", "Fields: steps, batch_size"),
+    ),
+    Bad("unknown kind", {"kind: nback": "kind: nbakc"}, 5, ("trial.task.kind is 'nbakc'", "it must be", "nback")),
+    Bad("unknown sampler", {"kind: tpe": "kind: tpee"}, 16, ("search.sampler.kind is 'tpee'", "random", "mean tpe?")),
+    Bad("missing kind", {"{kind: rnn, ": "{"}, 6, ("trial.model.kind is missing", "it must be", "rnn")),
+    Bad("kind without its mapping", {"  - {kind: decoding}": "  - decoding"}, 21, ("analyses.0", "{kind: decoding}")),
+    Bad(
+        "unknown analysis", {"kind: decoding": "kind: decodin"}, 21, ("analyses.0.kind is 'decodin'", "mean decoding?")
+    ),
+    Bad(
+        "unknown key of a scheduler that has none",
+        {"{kind: asha, grace": "{kind: none, grace"},
+        17,
+        ("search.scheduler.grace is 500", "not a field of search.scheduler of kind none"),
+    ),
+    # Types and bounds.
+    Bad("text for a number", {"128": "'128'"}, 6, ("hidden_size is '128'", "an integer", "Write it without quotes")),
+    Bad("a word for a number", {"trials: 12": "trials: twelve"}, 19, ("search.trials is 'twelve'", "at least 1")),
+    Bad("a fraction for an integer", {"128": "128.5"}, 6, ("trial.model.hidden_size is 128.5", "must be an integer")),
+    Bad("a float for an integer", {"steps: 3000": "steps: 3e3"}, 8, ("trial.training.steps is 3000.0", "Write 3000.")),
+    Bad("a number for a list", {"n: [1, 2, 3]": "n: 2"}, 5, ("trial.task.n is 2", "must be a list", "Write [2].")),
+    Bad(
+        "a list for a mapping", {"{every_steps: 250}": "[250]"}, 10, ("trial.evaluation is [250]", "must be a mapping")
+    ),
+    Bad(
+        "text for true or false",
+        {"kind: nback,": "kind: nback, different_view: yes,"},
+        5,
+        ("trial.task.different_view is 'yes'", "must be true or false", "Write true."),
+    ),
+    Bad("null where something must stand", {"steps: 3000": "steps:"}, 8, ("steps is None", "must be an integer")),
+    Bad("below a bound", {"hidden_size: 128": "hidden_size: 0"}, 6, ("trial.model.hidden_size is 0", "at least 1")),
+    Bad("above a bound", {"replicates: 2": "replicates: 65"}, 4, ("trial.replicates is 65", "at most 64")),
+    Bad("on an open bound", {"lr: 1e-3": "lr: 0"}, 9, ("trial.training.optimizer.lr is 0", "more than 0")),
+    Bad("not a finite number", {"lr: 1e-3": "lr: .inf"}, 9, ("trial.training.optimizer.lr is inf", "finite")),
+    Bad("out of range in a list", {"n: [1, 2, 3]": "n: [1, 5]"}, 5, ("trial.task.n.1 is 5", "at most 3")),
+    Bad("an empty list", {"n: [1, 2, 3]": "n: []"}, 5, ("trial.task.n is []", "a list of at least 1 entry")),
+    Bad("the same thing twice", {"n: [1, 2, 3]": "n: [1, 1]"}, 5, ("trial.task.n is [1, 1]", "must not name anything")),
+    Bad(
+        "an unknown literal",
+        {"cell: gru": "cell: gruu"},
+        6,
+        ("trial.model.cell is 'gruu'", "vanilla, gru, lstm", "gru?"),
+    ),
+    Bad(
+        "an unknown literal in a list",
+        {"identity, category": "identity, categry"},
+        5,
+        ("trial.task.features.2 is 'categry'", "one of location, identity, category", "Did you mean category?"),
+    ),
+    Bad("an unknown mode", {"mode: max": "mode: maximum"}, 18, ("search.objective.mode is 'maximum'", "max, min")),
+    Bad("a rule of a task", {"n: [1, 2, 3]": "n: [1, 2, 3], steps: 3"}, 5, ("trial.task.steps is 3", "largest n")),
+    Bad("a bad name", {"nback-cells": "nback/cells"}, 1, ("name is 'nback/cells'", "letters, digits")),
+    Bad("a missing field", {"  trials: 12\n": ""}, 11, ("search.trials is missing", "an integer of at least 1")),
+    Bad(
+        "a misspelt missing field",
+        {"trials: 12": "trails: 12"},
+        11,
+        ("search.trials is missing", "trails looks like it"),
+    ),
+    Bad(
+        "deep in the stimuli",
+        {"{kind: nback,": STIMULI + "{gate: {locatio: 1}},"},
+        5,
+        ("gate.locatio", "mean location?"),
+    ),
+    Bad("a bad short form", {"{kind: nback,": STIMULI + "{gate: wran},"}, 5, ("stimuli.gate is 'wran'", "mean warn?")),
+    Bad(
+        "a bad renderer", {"{kind: nback,": STIMULI + "{renderer: {kind: x}},"}, 5, ("renderer.kind is 'x'", "pyvista")
+    ),
+    # The space.
+    Bad("empty space", {SPACE: "    {}\n"}, 12, ("search.space is {}", "a mapping of at least 1 entry")),
+    Bad("no space", {SPACE: ""}, 12, ("search.space is None", "must be a mapping")),
+    Bad(
+        "a search path that does not exist",
+        {"model.cell: {": "model.cel: {"},
+        13,
+        ("search.space.model.cel", "not a path of the trial", "Did you mean model.cell?", "hidden_size"),
+    ),
+    Bad(
+        "a search path without its parents",
+        {"training.optimizer.lr": "lr"},
+        14,
+        ("search.space.lr", "training.optimizer.lr?"),
+    ),
+    Bad(
+        "a search path below a value", {"model.cell: {": "model.cell.x: {"}, 13, ("model.cell.x", "'x' does not exist")
+    ),
+    Bad(
+        "a search path from the top",
+        {"model.cell: {": "trial.model.cell: {"},
+        13,
+        ("trial.model.cell", "write model.cell."),
+    ),
+    Bad(
+        "a search path inside another one",
+        {f"model.cell: {CELLS}": "model: {choice: [{kind: rnn}]}"},
+        15,
+        ("search.space.model.dropout", "lies inside model", "Remove one"),
+    ),
+    Bad(
+        "an unknown distribution",
+        {"{choice: ": "{chioce: "},
+        13,
+        ("model.cell is {'chioce'", "loguniform", "mean choice?"),
+    ),
+    Bad(
+        "a list for a distribution",
+        {CELLS: "[vanilla, gru]"},
+        13,
+        ("['vanilla', 'gru']", "Write a list of values as {choice"),
+    ),
+    Bad("two distributions", {"0.5]}": "0.5], int: [0, 1]}"}, 15, ("model.dropout.int is [0, 1]", "is not a field")),
+    Bad("no choices", {CELLS: "{choice: []}"}, 13, ("model.cell.choice is []", "at least 1 entry")),
+    Bad(
+        "the same choice twice",
+        {"[vanilla, gru, lstm]": "[gru, gru]"},
+        13,
+        ("model.cell.choice is ['gru', 'gru']", "twice"),
+    ),
+    Bad("an invalid choice", {"vanilla, gru, lstm]": "gru, gruu]"}, 13, ("model.cell.choice.1 is 'gruu'", "mean gru?")),
+    Bad("low above high", {"[0, 0.5]": "[0.5, 0]"}, 15, ("model.dropout.uniform is [0.5, 0]", "low below high")),
+    Bad("a logarithm of zero", {"[1.0e-4, ": "[0, "}, 14, ("lr.loguniform is [0, 0.01]", "must start above 0")),
+    Bad("one bound", {"[1.0e-4, 1.0e-2]": "[1.0e-4]"}, 14, ("lr.loguniform.1 is missing", "must be a number")),
+    Bad("three bounds", {"[0, 0.5]": "[0, 0.5, 1]"}, 15, ("model.dropout.uniform is [0, 0.5, 1]", "list of 2 entries")),
+    Bad("a bound out of range", {"[0, 0.5]": "[0, 1]"}, 15, ("model.dropout.uniform.1 is 1.0", "less than 1")),
+    Bad(
+        "an int range for a number of steps",
+        {f"model.cell: {CELLS}": "task.steps: {int: [2, 8]}"},
+        13,
+        ("task.steps.int.0 is 2", "n"),
+    ),
+    Bad(
+        "numbers where integers belong",
+        {"model.dropout": "model.hidden_size"},
+        15,
+        ("hidden_size.uniform", "an integer"),
+    ),
+    Bad(
+        "a choice of mappings, one of them bad",
+        {SPACE: "    model: {choice: [{kind: rnn}, {kind: rnn, hiden_size: 3}]}\n"},
+        13,
+        ("search.space.model.choice.1 is {", "trial.model.hiden_size is 3", "Did you mean hidden_size?"),
+    ),
+    # Parts that do not fit each other.
+    Bad(
+        "a metric that is not reported",
+        {"select/accuracy": "select/acuracy"},
+        18,
+        ("'select/acuracy'", "nback", "mean select/accuracy?"),
+    ),
+    Bad(
+        "a metric without its split",
+        {"select/accuracy": "accuracy"},
+        18,
+        ("metric is 'accuracy'", "Write select/accuracy."),
+    ),
+    Bad(
+        "a metric on the test split",
+        {"select/accuracy": "test/accuracy"},
+        18,
+        ("'test/accuracy'", "after training", "Write select/"),
+    ),
+    Bad(
+        "a metric that only some variants report",
+        {f"model.cell: {CELLS}": "task.n: {choice: [[1], [2]]}", "select/accuracy": "select/accuracy_n2_identity"},
+        18,
+        ("search.objective.metric is 'select/accuracy_n2_identity'", "at task.n = [1]"),
+    ),
+    Bad(
+        "grace between evaluations",
+        {"grace: 500": "grace: 300"},
+        17,
+        ("scheduler.grace is 300", "every_steps, which is 250", "Write 250."),
+    ),
+    Bad(
+        "grace below an evaluation",
+        {"grace: 500": "grace: 100"},
+        17,
+        ("scheduler.grace is 100", "multiple", "Write 250."),
+    ),
+    Bad(
+        "grace at the end", {"grace: 500": "grace: 3000"}, 17, ("scheduler.grace is 3000", "below trial.training.steps")
+    ),
+    Bad(
+        "grace beyond a searched end",
+        {"model.dropout: {uniform: [0, 0.5]}": "training.steps: {choice: [500, 3000]}"},
+        17,
+        ("training.steps = 500",),
+    ),
+    Bad(
+        "no evaluation",
+        {"{every_steps: 250}": "{every_steps: 5000}"},
+        10,
+        ("every_steps is 5000", "at most training.steps", "3000"),
+    ),
+    Bad(
+        "a split that the task lacks",
+        {"analyses:": "recording: {split: neutrall}\nanalyses:"},
+        20,
+        ("recording.split is 'neutrall'", "mean neutral?"),
+    ),
+    Bad(
+        "a state that some variants lack",
+        {"analyses:": "recording: {states: [c]}\nanalyses:"},
+        20,
+        ("recording.states.0 is 'c'", "h"),
+    ),
+    Bad(
+        "the same analysis twice",
+        {"  - {kind": "  - {kind: decoding}\n  - {kind"},
+        22,
+        ("analyses.1", "repeats an earlier"),
+    ),
+    Bad(
+        "one CPU and a half",
+        {"analyses:": "resources: {cpu: 1.5}\nanalyses:"},
+        20,
+        ("resources.cpu is 1.5", "whole number"),
+    ),
+    Bad(
+        "a folder for tracking",
+        {"analyses:": "tracking: {uri: ./mlruns}\nanalyses:"},
+        20,
+        ("tracking.uri is './mlruns'", "sqlite:///"),
+    ),
+    # YAML.
+    Bad("duplicate keys", {"  replicates: 2": "  seed: 1"}, 4, ("trial.seed stands twice", "lines 3 and 4")),
+    Bad("unreadable YAML", {"[1, 2, 3]": "[1, 2, 3"}, 5, ("is not readable YAML", "column")),
+    Bad("a tab", {"  replicates": "\treplicates"}, 4, ("is not readable YAML", "use spaces")),
+    Bad("a tag", {"[1, 2, 3]": "!!python/tuple [1, 2, 3]"}, 5, ("must be plain data", "python/tuple")),
+    Bad("a key that is not text", {"  seed: 0": "  0: seed"}, 3, ("trial.0", "must be text")),
+    Bad("an empty file", {GOOD: ""}, None, ("is empty",)),
+    Bad("not a mapping", {GOOD: "- 1\n"}, 1, ("must hold a mapping", "a list")),
+    # Overrides and storage.
+    Bad(
+        "an override with a bad value",
+        {},
+        None,
+        ("--set: trial.model.hidden_size is 'big'", "an integer"),
+        ("trial.model.hidden_size=big",),
+    ),
+    Bad(
+        "an override of nothing", {}, None, ("--set: trial.model.sise is 3", "is not a field"), ("trial.model.sise=3",)
+    ),
+    Bad("an override without a value", {}, None, ("--set is 'trial.seed'", "path=value"), ("trial.seed",)),
+    Bad(
+        "an override of a bound",
+        {},
+        None,
+        ("--set: search.space.model.dropout.uniform.1 is 2.0",),
+        ("search.space.model.dropout.uniform.1=2",),
+    ),
+    Bad(
+        "an override that leaves no evaluation",
+        {},
+        10,
+        ("every_steps is 250", "which is 100"),
+        ("trial.training.steps=100",),
+    ),
+    Bad(
+        "storage below a file",
+        {},
+        None,
+        ("lies below", "spec.yaml, which is a file", "--storage"),
+        (),
+        ("--storage", "FILE/runs"),
+    ),
+    Bad("storage that is a file", {}, None, ("and it is a file", "--storage"), (), ("--storage", "FILE")),
+    Bad(
+        "storage that refuses",
+        {},
+        None,
+        ("/proc/wmsweep", "refuses", "--storage"),
+        (),
+        ("--storage", "/proc/wmsweep/runs"),
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing Ray or MLflow fails, so that a check that needs them fails too."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+
+def validate(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["validate", str(path), *arguments])
+    captured = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_is_refused_in_one_paragraph(bad, tmp_path, capsys):
+    path = tmp_path / "spec.yaml"
+    path.write_text(bad.text, encoding="utf-8")
+    arguments = [argument.replace("FILE", str(path)) for argument in bad.arguments]
+    for override in bad.overrides:
+        arguments += ["--set", override]
+    code, out, err = validate(capsys, path, *arguments)
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert ".. " not in err
+    assert not err.rstrip("\n").endswith("..")
+    for words in bad.says:
+        assert words in err, err
+    if bad.line is not None:
+        assert f"{path}:{bad.line}: " in err, err
+
+
+def test_enough_bad_specs_with_different_names():
+    assert len({bad.name for bad in BAD}) == len(BAD) >= 60
+
+
+def test_the_good_spec_is_good(tmp_path, capsys):
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    code, out, err = validate(capsys, path, "--storage", str(tmp_path / "runs" / "deep"))
+    assert (code, err) == (0, "")
+    assert out.startswith("nback-cells is valid: 12 trials")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["spec.yaml"]
+
+
+def test_missing_file_and_folder(tmp_path, capsys):
+    (tmp_path / "sweep.yaml").write_text(GOOD, encoding="utf-8")
+    code, _, err = validate(capsys, tmp_path / "swep.yaml")
+    assert code == 2
+    assert f"{tmp_path / 'swep.yaml'}: the spec does not exist. Did you mean sweep.yaml?" in err
+    code, _, err = validate(capsys, tmp_path)
+    assert code == 2
+    assert "must be a file, and it is a folder" in err
+
+
+def test_not_utf8(tmp_path, capsys):
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(GOOD.replace("seed: 0", "seed: \xe9", 1).encode("latin-1"))
+    code, _, err = validate(capsys, path)
+    assert code == 2
+    assert f"{path}:3: the file must be UTF-8 text" in err
+
+
+def test_several_faults_are_counted_and_the_first_line_comes_first(tmp_path, capsys):
+    path = tmp_path / "spec.yaml"
+    text = (
+        GOOD.replace("trials: 12", "trials: 0").replace("cell: gru", "cell: g").replace("replicates: 2", "replicate: 2")
+    )
+    path.write_text(text, encoding="utf-8")
+    code, _, err = validate(capsys, path)
+    assert code == 2
+    assert err.startswith(f"Error: {path}:4: trial.replicate is 2")
+    assert f"And 2 more: trial.model.cell ({path}:6), search.trials ({path}:19)." in err
+
+
+def test_a_fresh_process_imports_neither_ray_nor_mlflow(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD.replace("lstm]", "lstmm]"), encoding="utf-8")
+    code = (
+        "import sys\nfrom sweeps.cli import main\n"
+        f"try:\n    main(['validate', {str(path)!r}])\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, sorted({'ray', 'mlflow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert "Did you mean lstm?" in done.stderr

@@ -1,0 +1,177 @@
+"""The sweep spec as a value: variants, defaults, and that no input whatever ends in anything but a message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sweeps.loading import load_sweep
+from sweeps.nearest import nearest
+from sweeps.spec import SweepSpec
+from wmcore.errors import InputError
+
+GOOD = Path(__file__).with_name("good.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> SweepSpec:
+    path = tmp_path_factory.mktemp("spec") / "good.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    return load_sweep(path)
+
+
+def test_trial_for_changes_only_the_point(sweep):
+    point = {"model.cell": "lstm", "training.optimizer.lr": 0.002, "model.dropout": 0.1}
+    trial = sweep.trial_for(point)
+    assert (trial.model.cell, trial.training.optimizer.lr, trial.model.dropout) == ("lstm", 0.002, 0.1)
+    same = {"model.cell": "gru", "training.optimizer.lr": 0.001, "model.dropout": 0}
+    assert sweep.trial_for(same).trial_id == sweep.trial.trial_id != trial.trial_id
+    assert trial.task == sweep.trial.task
+
+
+def test_trial_for_replaces_whole_mappings(sweep):
+    trial = sweep.trial_for({"model": {"kind": "rnn", "hidden_size": 7}})
+    assert trial.model.hidden_size == 7
+    assert trial.model.cell == "gru"
+    assert trial.model.trunk_size == 256
+
+
+def test_trial_for_refuses_with_the_path(sweep):
+    with pytest.raises(InputError, match=r"model.hidden_size is 0, but it must be an integer of at least 1"):
+        sweep.trial_for({"model.hidden_size": 0})
+
+
+def test_what_it_writes_is_what_it_reads(sweep):
+    data = json.loads(sweep.canonical_json())
+    assert list(data["search"]["space"]) == sorted(sweep.search.space.paths)
+    again = SweepSpec.parse(sweep.model_dump(mode="json"))
+    assert again == sweep
+    assert again.content_hash() == sweep.content_hash()
+    assert again.search.space.paths == sweep.search.space.paths
+
+
+def test_defaults():
+    data = {
+        "name": "x",
+        "trial": {"task": {"kind": "nback"}, "model": {"kind": "rnn"}},
+        "search": {
+            "space": {"model.cell": {"choice": ["gru", "lstm"]}},
+            "objective": {"metric": "select/accuracy"},
+            "trials": 2,
+        },
+    }
+    spec = SweepSpec.parse(data)
+    assert (spec.search.sampler.kind, spec.search.scheduler.kind, spec.search.objective.mode) == ("tpe", "none", "max")
+    assert (spec.resources.cpu, spec.resources.gpu, spec.resources.concurrency) == (1, 0, None)
+    assert (spec.checkpoints.best, spec.analyses, spec.tracking.uri) == (2, (), None)
+    # 1 and 1.0 are the same number, and so the same sweep.
+    explicit = SweepSpec.parse({**data, "resources": {"cpu": 1, "gpu": 0}})
+    assert explicit.content_hash() == spec.content_hash()
+
+
+LINES = GOOD.splitlines()
+scalars = st.none() | st.booleans() | st.integers(-3, 10**7) | st.floats() | st.text(max_size=5) | st.just("nback")
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["kind", "choice", "uniform", "model", "seed", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+paths = st.sampled_from(
+    [
+        "name",
+        "trial",
+        "trial.seed",
+        "trial.task",
+        "trial.task.kind",
+        "trial.task.n",
+        "trial.task.n.0",
+        "trial.task.stimuli",
+        "trial.task.stimuli.gate",
+        "trial.task.stimuli.views",
+        "trial.model",
+        "trial.model.kind",
+        "trial.model.reduction_channels",
+        "trial.training",
+        "trial.training.optimizer",
+        "trial.training.grad_clip",
+        "trial.evaluation.every_steps",
+        "search",
+        "search.space",
+        "search.space.model",
+        "search.space.model.cell",
+        "search.space.model.cell.choice",
+        "search.space.training.optimizer.lr.loguniform",
+        "search.space.task.n",
+        "search.sampler",
+        "search.scheduler",
+        "search.objective.metric",
+        "search.trials",
+        "resources",
+        "recording",
+        "recording.states",
+        "analyses",
+        "analyses.0",
+        "analyses.0.kind",
+        "tracking",
+        "checkpoints",
+    ]
+)
+
+
+def outcome(path, overrides: list[str]) -> str:
+    """What the user reads: a message of one line, or nothing if the spec is valid."""
+    try:
+        load_sweep(path, overrides)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(paths, values)
+def test_any_value_anywhere_gives_a_message_or_a_spec(tmp_path, path, value):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(GOOD, encoding="utf-8")
+    said = outcome(spec, [f"{path}={_written(value)}"])
+    assert not said or "--set" in said or str(spec) in said
+    assert "pydantic" not in said
+    assert "Input should" not in said
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_gives_a_message_or_a_spec(tmp_path, data):
+    lines = list(LINES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        start = data.draw(st.integers(0, len(lines[number])))
+        stop = data.draw(st.integers(start, min(start + 8, len(lines[number]))))
+        lines[number] = (
+            lines[number][:start] + data.draw(st.sampled_from(["", ":", "[", "x", " ", "0"])) + lines[number][stop:]
+        )
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("\n".join(lines), encoding="utf-8")
+    said = outcome(spec, [])
+    assert "\n" not in said
+    assert "Input should" not in said
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value).replace("-Infinity", "-.inf").replace("Infinity", ".inf").replace("NaN", ".nan")
+
+
+def test_nearest():
+    names = ["model.cell", "model.hidden_size", "training.optimizer.lr"]
+    assert nearest("model.hiden_size", names) == "model.hidden_size"
+    assert nearest("lr", names) == "training.optimizer.lr"
+    assert nearest("MODEL.CELL", names) == "model.cell"
+    assert nearest("zzz", names) is None
+    assert nearest("x", []) is None

@@ -1,0 +1,1 @@
+"""Analyses: one file per kind, each a pure function of a recording."""

@@ -1,0 +1,62 @@
+"""Stable folds, group permutations and bootstrap weights that every context of an analysis shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def stable_fold(groups: np.ndarray, folds: int) -> np.ndarray:
+    """The fold of each group id: a fixed 64-bit hash (splitmix64; Steele, Lea & Flood 2014) modulo ``folds``.
+
+    It depends on the id alone, so that a group is in the same fold in every context, process and run.
+
+    Args:
+        groups: (N,) integer ids.
+
+    Returns:
+        (N,) integers in 0..folds-1.
+    """
+    z = groups.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) % np.uint64(folds)).astype(np.int64)
+
+
+def group_permutations(groups: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Row numbers that hand every group the labels of another one (of its first row).
+
+    The labels of one group stay together, so that a null keeps the dependence within groups.
+
+    Args:
+        groups: (N,) integer ids; with ids that are all different this is a plain permutation of the rows.
+
+    Returns:
+        (N, draws) row numbers: ``labels[result[:, d]]`` is the d-th shuffled labelling.
+    """
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.tile(np.arange(first.size)[:, None], (1, draws))
+    return first[generator.permuted(order, axis=0)][member]
+
+
+def bootstrap_weights(groups: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each row is drawn when whole groups are drawn with replacement: (draws, N) float32."""
+    _, member = np.unique(groups, return_inverse=True)
+    size = int(member.max()) + 1
+    counts = generator.multinomial(size, np.full(size, 1 / size), size=draws)
+    return counts.astype(np.float32)[:, member]
+
+
+def interval(draws: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5 % and 97.5 % quantiles along ``axis``; NaN draws are left out (all NaN gives NaN)."""
+    moved = np.moveaxis(np.asarray(draws, dtype=np.float64), axis, 0)
+    flat = np.sort(moved.reshape(moved.shape[0], -1), axis=0)  # NaN sorts to the end
+    valid = (~np.isnan(flat)).sum(axis=0)
+    bounds = []
+    for q in (0.025, 0.975):
+        place = q * np.maximum(valid - 1, 0)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, np.maximum(valid - 1, 0))
+        column = np.arange(flat.shape[1])
+        value = flat[low, column] + (place - low) * (flat[high, column] - flat[low, column])
+        bounds.append(value.reshape(moved.shape[1:]))
+    return bounds[0], bounds[1]

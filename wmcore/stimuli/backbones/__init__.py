@@ -1,0 +1,1 @@
+"""Frozen image networks, run once per image bank. One module per kind."""

@@ -1,0 +1,100 @@
+"""The contract between a task and everything else. Shapes: B trials, T steps, C output channels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from wmcore.spec import Spec
+from wmcore.stimuli.spec import StimulusSpec
+from wmcore.trials import TrialBatch
+
+Protocol = Literal["sequence", "online"]
+
+
+@dataclass(frozen=True)
+class InputChannel:
+    """One named input of a task.
+
+    Attributes:
+        shape: shape of one step's value, e.g. (112, 4, 4) for features or (6,) for a task vector.
+        kind: ``features`` (channels x height x width), ``image`` (RGB x height x width) or ``vector``.
+    """
+
+    shape: tuple[int, ...]
+    kind: Literal["features", "image", "vector"]
+
+
+class TaskSpec(Spec, ABC):
+    """What a user writes under ``task``; ``build`` makes the task."""
+
+    protocol: ClassVar[Protocol] = "sequence"
+
+    def stimulus_spec(self) -> StimulusSpec | None:
+        """The stimuli that must be rendered before ``build``; None for a task that makes its own inputs."""
+        return None
+
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """Names that ``Task.metrics`` reports, known before anything is built (reported as ``<split>/<name>``)."""
+
+    @abstractmethod
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits, known before anything is built; at least train, select and test."""
+
+    @abstractmethod
+    def input_channels(self) -> Mapping[str, InputChannel]:
+        """Named inputs with the shape of one step, known before anything is built."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """C, number of output channels that a model must have."""
+
+    @abstractmethod
+    def build(self, stimuli: Path | None = None) -> Task:
+        """The task itself.
+
+        Args:
+            stimuli: folder that holds image and feature banks (``wmcore.stimuli``).
+
+        Raises:
+            InputError: the bank is missing or too small for the spec.
+        """
+
+
+class Task(ABC):
+    """A source of trials with its loss, metrics and baselines."""
+
+    spec: TaskSpec
+    """What it was built from."""
+    splits: Mapping[str, str]
+    """Split name -> one sentence that says what it holds; the names of ``TaskSpec.split_names``."""
+    condition_labels: Mapping[str, tuple[str, ...]]
+    """For integer conditions: the label of each value, over all splits, sorted."""
+
+    @abstractmethod
+    def sample(self, batch_size: int, generator: torch.Generator, split: str) -> TrialBatch:
+        """Draws ``batch_size`` trials on the CPU, vectorised; a pure function of the generator's state."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: TrialBatch) -> Tensor:
+        """Scalar training loss of (B, T, C) outputs."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, batch: TrialBatch) -> dict[str, float]:
+        """Exactly the names of ``TaskSpec.metric_names``; NaN where a batch holds no such trial."""
+
+    @abstractmethod
+    def baselines(self, batch: TrialBatch) -> dict[str, dict[str, float]]:
+        """Policy name (``chance`` among them) -> metric name -> score, on the same trials as a model's figures."""
+
+    @abstractmethod
+    def sampling_summary(self, batch: TrialBatch) -> dict[str, float]:
+        """Rates that the sampling aimed at, as achieved in a batch (match rate, lure rate, ...)."""

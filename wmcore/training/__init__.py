@@ -1,0 +1,1 @@
+"""Training: the trial spec, the loop, and checkpoints."""

@@ -1,0 +1,172 @@
+"""Checkpoints: directories of plain files, written to a temporary name and renamed.
+
+    step_0000500/
+      trial.json            the TrialSpec, canonical JSON
+      weights.safetensors   ``replicate_<r>.<parameter>`` for every replicate
+      training.pt           optimisers and counters; tensors and plain containers only
+      metrics.jsonl         one line per evaluation so far
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wmcore.errors import InputError
+from wmcore.models.base import SequenceModel
+from wmcore.seeding import generator
+from wmcore.tasks.base import Task
+from wmcore.training.trial_spec import TrialSpec
+
+_STEP = "step_{:09d}"
+_FILES = ("trial.json", "weights.safetensors", "training.pt", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint that has been read from disk, weights aside.
+
+    Attributes:
+        path: its directory.
+        trial: the variant.
+        step: optimiser steps done.
+        history: every evaluation so far, as plain mappings.
+    """
+
+    path: Path
+    trial: TrialSpec
+    step: int
+    history: list[dict[str, Any]]
+
+    def weights(self, replicate: int = 0) -> dict[str, Tensor]:
+        """Parameter name -> tensor of one replicate."""
+        prefix = f"replicate_{replicate}."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in load_file(self.path / "weights.safetensors").items()
+            if name.startswith(prefix)
+        }
+        if not weights:
+            raise InputError(str(self.path), f"holds no replicate {replicate}")
+        return weights
+
+    def training_state(self) -> dict[str, Any]:
+        """Optimisers and counters."""
+        return torch.load(self.path / "training.pt", weights_only=True)
+
+    def build(
+        self, stimuli: Path | None, replicate: int = 0, device: str | torch.device = "cpu"
+    ) -> tuple[Task, SequenceModel]:
+        """The task and the trained network of one replicate, in evaluation mode."""
+        task = self.trial.task.build(stimuli)
+        model = build_model(self.trial, replicate)
+        model.load_state_dict(self.weights(replicate))
+        return task, model.to(device).eval()
+
+
+def build_model(trial: TrialSpec, replicate: int) -> SequenceModel:
+    """A network as it is before training: a pure function of (trial, replicate)."""
+    weights = generator(trial.seed, "replicate", replicate, "initial_weights")
+    return trial.model.build(trial.task.input_channels(), trial.task.output_size, weights)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint's description.
+
+    Raises:
+        InputError: a file is missing or unreadable.
+    """
+    try:
+        missing = [name for name in _FILES if not (path / name).is_file()]
+        if missing:
+            raise InputError(str(path), f"is not a whole checkpoint: it lacks {', '.join(missing)}")
+        trial = TrialSpec.parse(json.loads((path / "trial.json").read_text()))
+        history = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        return Checkpoint(path, trial, int(path.name.removeprefix("step_")), history)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(path), f"cannot be read as a checkpoint ({error})") from error
+
+
+class CheckpointFolder:
+    """The checkpoints of one trial: the last two and the best are kept."""
+
+    keep_last = 2
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        trial: TrialSpec,
+        step: int,
+        weights: Sequence[Mapping[str, Tensor]],
+        training_state: Mapping[str, Any],
+        history: Sequence[Mapping[str, Any]],
+        best_step: int,
+        replicates: Sequence[int],
+    ) -> Path:
+        """Writes one checkpoint and removes those that are no longer kept; returns its directory."""
+        target = self.folder / _STEP.format(step)
+        temporary = self.folder / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        (temporary / "trial.json").write_text(trial.canonical_json())
+        flat = {
+            f"replicate_{r}.{name}": value.detach().cpu().contiguous()
+            for r, values in zip(replicates, weights, strict=True)
+            for name, value in values.items()
+        }
+        save_file(flat, temporary / "weights.safetensors")
+        torch.save(dict(training_state), temporary / "training.pt")
+        (temporary / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+        for name in _FILES:
+            _flush(temporary / name)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        _flush(self.folder)
+        keep = {best_step, *self.steps()[-self.keep_last :]}
+        for other in self.steps():
+            if other not in keep:
+                shutil.rmtree(self.at(other))
+        return target
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, ascending."""
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*"))
+
+    def at(self, step: int) -> Path:
+        """The directory of the checkpoint of a step."""
+        return self.folder / _STEP.format(step)
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint that can be read whole, or None."""
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = load_checkpoint(self.at(step))
+                checkpoint.training_state()
+                load_file(checkpoint.path / "weights.safetensors")
+            except Exception as error:  # noqa: BLE001 - any damage means: fall back to the one before
+                warnings.warn(f"{self.at(step)} is damaged ({error}): using the one before it", stacklevel=2)
+                continue
+            return checkpoint.path
+        return None
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

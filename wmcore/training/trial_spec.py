@@ -1,0 +1,96 @@
+"""TrialSpec: one fully resolved variant, whose canonical JSON is its identity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+import wmcore.models
+import wmcore.tasks
+from wmcore.models.base import ModelSpec
+from wmcore.registry import discriminated_union
+from wmcore.spec import Spec
+from wmcore.tasks.base import TaskSpec
+
+if TYPE_CHECKING:
+    AnyTask = TaskSpec
+    AnyModel = ModelSpec
+else:
+    AnyTask = discriminated_union(wmcore.tasks, TaskSpec)
+    AnyModel = discriminated_union(wmcore.models, ModelSpec)
+
+
+class AdamWSpec(Spec):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
+    """Decoupled weight decay."""
+
+
+class TrainingSpec(Spec):
+    """The gradient loop."""
+
+    steps: Annotated[int, Field(ge=1)] = 3000
+    """Optimiser steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Trials per optimiser step and replicate."""
+    optimizer: AdamWSpec = AdamWSpec()
+    """The optimiser."""
+    grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; null clips nothing."""
+
+
+class EvaluationSpec(Spec):
+    """How often and on how many fixed trials a variant is judged."""
+
+    every_steps: Annotated[int, Field(ge=1)] = 250
+    """Optimiser steps between evaluations (and checkpoints)."""
+    trials: Annotated[int, Field(ge=2)] = 1024
+    """Trials of the selection split at each evaluation."""
+    test_trials: Annotated[int, Field(ge=2)] = 2048
+    """Trials of every other split, once, at the end, with the weights that were best on the selection split."""
+    best_metric: str = "select/accuracy"
+    """What decides which weights are best; always a figure of the selection split."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether more or less of it is better."""
+
+
+class TrialSpec(Spec):
+    """Task + model + training + evaluation + root seed + replicates. Same content, same ``trial_id``."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Root seed: replicate r draws everything from (seed, r) alone."""
+    replicates: Annotated[int, Field(ge=1, le=64)] = 1
+    """Independently seeded networks that are trained in lockstep; the reported metric is their mean."""
+    task: AnyTask
+    model: AnyModel
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def trial_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.content_hash()
+
+    @model_validator(mode="after")
+    def _protocols_match(self) -> TrialSpec:
+        if self.task.protocol != self.model.protocol:
+            raise ValueError(
+                f"the task learns by protocol {self.task.protocol!r} and the model by {self.model.protocol!r}: "
+                "they cannot be paired"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_metric_is_reported(self) -> TrialSpec:
+        allowed = [f"select/{name}" for name in self.task.metric_names()]
+        if self.evaluation.best_metric not in allowed:
+            raise ValueError(
+                f"evaluation.best_metric is {self.evaluation.best_metric!r}, but the task reports "
+                f"{', '.join(allowed)}"
+            )
+        return self
