@@ -19,6 +19,7 @@ import torch
 from pydantic import TypeAdapter
 
 import wmcore.analyses
+from analysis_jobs.quiet import quiet
 from wmcore.analyses.base import AnalysisSpec
 from wmcore.analyses.storage import save_result
 from wmcore.errors import WmsweepError
@@ -109,30 +110,27 @@ def analyse(
         "recording": recording.model_dump(mode="json"),
         "analyses": [spec.model_dump(mode="json") for spec in analyses],
     }
-    rows = [{"position": i, "item": json.dumps(_plain(item))} for i, item in enumerate(items)]
+    # The job travels with its items: an actor's arguments would be lost with the process that holds them.
+    rows = [{"position": i, "item": json.dumps(_plain(item)), "job": json.dumps(job)} for i, item in enumerate(items)]
     limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    context = ray.data.DataContext.get_current()
-    shown = context.enable_progress_bars
-    context.enable_progress_bars = False
-    try:
+    with quiet():
         # Actors that ask for less than a CPU leave room for the tasks that feed them; with whole CPUs these would wait
         # for each other for ever.
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Analyser,  # pyright: ignore[reportArgumentType] - a class is what actors are made of
-            fn_constructor_args=(json.dumps(job),),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(limit, len(rows))),
+            compute=ray.data.ActorPoolStrategy(size=min(limit, len(rows))),
             num_cpus=0.5,
         )
         if progress:
             progress(0, len(rows))
         found: dict[int, list[Outcome]] = {}
         for row in results.iter_rows():
-            found[int(row["position"])] = [Outcome(**outcome) for outcome in json.loads(row["outcomes"])]
+            position = int(row["position"])
+            asked = {"checkpoint": str(items[position].checkpoint)}  # as the caller wrote it, relative or not
+            found[position] = [Outcome(**{**outcome, **asked}) for outcome in json.loads(row["outcomes"])]
             if progress:
                 progress(len(found), len(rows))
-    finally:
-        context.enable_progress_bars = shown
     return [outcome for i in range(len(rows)) for outcome in found[i]]
 
 
@@ -147,6 +145,7 @@ def analyse_one(item: Item, analyses: Sequence[AnalysisSpec], recording: Recordi
         return Outcome(trial_id, checkpoint, item.replicate, analysis, name, table, list(figures), seconds, error)
 
     try:
+        item.output.mkdir(parents=True, exist_ok=True)
         checkpoint = load_checkpoint(item.checkpoint)
         trial_id = checkpoint.trial.trial_id
         data, model = _record(item, recording)
@@ -196,19 +195,17 @@ def _record(item: Item, spec: RecordingSpec) -> tuple[xr.Dataset, SequenceModel]
 class _Analyser:
     """The actor: one thread, so that actors do not compete for cores."""
 
-    def __init__(self, job: str) -> None:
+    def __init__(self) -> None:
         torch.set_num_threads(1)
-        plain = json.loads(job)
-        self.recording = RecordingSpec.parse(plain["recording"])
-        self.analyses = [_parse_analysis(spec) for spec in plain["analyses"]]
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """One item in, its outcomes out, both as JSON."""
-        plain = json.loads(str(batch["item"][0]))
+        plain, job = json.loads(str(batch["item"][0])), json.loads(str(batch["job"][0]))
         paths = {key: Path(plain[key]) for key in ("checkpoint", "output")}
         stimuli = Path(plain["stimuli"]) if plain["stimuli"] else None
         item = Item(**{**plain, **paths, "stimuli": stimuli})
-        outcomes = analyse_one(item, self.analyses, self.recording)
+        analyses = [_parse_analysis(spec) for spec in job["analyses"]]
+        outcomes = analyse_one(item, analyses, RecordingSpec.parse(job["recording"]))
         return {"position": [int(batch["position"][0])], "outcomes": [json.dumps([asdict(o) for o in outcomes])]}
 
 

@@ -27,11 +27,12 @@ def learning_curves(reports: pd.DataFrame, baselines: Mapping[str, float], metri
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     seen: set[str] = set()
-    for (_, state), rows in reports.groupby(["trial", "state"], sort=True):
+    for _, rows in reports.groupby("trial", sort=True):
+        state = str(rows["state"].iloc[0])
         label = None if state in seen else state
-        seen.add(str(state))
-        axes.plot(rows["step"], rows["value"], color=STATE_COLOURS[str(state)], lw=1.5, alpha=0.85, label=label)
-        axes.plot(rows["step"].iloc[-1], rows["value"].iloc[-1], "o", ms=4, color=STATE_COLOURS[str(state)])
+        seen.add(state)
+        axes.plot(rows["step"], rows["value"], color=STATE_COLOURS[state], lw=1.5, alpha=0.85, label=label)
+        axes.plot(rows["step"].iloc[-1], rows["value"].iloc[-1], "o", ms=4, color=STATE_COLOURS[state])
     _draw_baselines(axes, baselines)
     for i, rung in enumerate(rungs):
         axes.axvline(rung, color="0.8", lw=1, zorder=0, label="early-stopping rung" if i == 0 else None)
@@ -60,8 +61,8 @@ def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figur
         labels = sorted(set(values.astype(str)))
         x = values.to_numpy(dtype=float) if numeric else np.array([labels.index(str(v)) for v in values], dtype=float)
         for state, colour in STATE_COLOURS.items():
-            chosen = (points["state"] == state).to_numpy()
-            axes.scatter(x[chosen], points["value"].to_numpy()[chosen], color=colour, s=24, alpha=0.85)
+            chosen = np.asarray(points["state"]) == state
+            axes.scatter(x[chosen], np.asarray(points["value"])[chosen], color=colour, s=24, alpha=0.85)
         if not numeric:
             axes.set_xticks(range(len(labels)), labels)
             axes.set_xlim(-0.5, len(labels) - 0.5)
@@ -74,36 +75,42 @@ def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figur
     return figure
 
 
-def by_condition(scores: pd.DataFrame, metric: str, policies: Sequence[str]) -> Figure:
-    """One panel per split: the metric by condition, with its interval and its baselines.
+def by_metric(scores: pd.DataFrame, name: str, policies: Sequence[str]) -> Figure:
+    """One panel per split: related metrics side by side, each with its interval and its baselines.
 
     Args:
-        scores: columns split, condition, estimate, ci_low, ci_high, and one per policy.
-        metric: name for the axis.
+        scores: columns split, metric, estimate, ci_low, ci_high, and one per policy.
+        name: what the metrics have in common, for the axis.
         policies: the baselines among the columns.
     """
     splits = list(dict.fromkeys(scores["split"]))
-    figure = Figure(figsize=(8, 0.9 + 1.9 * math.ceil(len(splits) / 2)), layout="constrained")
+    rows = math.ceil(len(splits) / 2)
+    figure = Figure(figsize=(9, 0.9 + 2.1 * rows), layout="constrained")
+    least = float(np.nanmin(scores[["estimate", "ci_low", *policies]].to_numpy(dtype=float)))
     for i, split in enumerate(splits):
-        axes = figure.add_subplot(math.ceil(len(splits) / 2), 2, i + 1)
-        rows = scores[scores["split"] == split]
-        x = np.arange(len(rows))
-        error = np.abs(rows[["ci_low", "ci_high"]].to_numpy().T - rows["estimate"].to_numpy())
-        axes.errorbar(x, rows["estimate"], np.nan_to_num(error), fmt="o", ms=5, color="#0072B2", capsize=2)
-        for name, line in zip(policies, cycle(_POLICY_LINES), strict=False):
-            for j, value in zip(x, rows[name], strict=True):
-                axes.hlines(
-                    value, j - 0.4, j + 0.4, ls=line, color="0.35", lw=1.2,
-                    label=name.replace("_", " ") if i == 0 and j == 0 else None,
-                )  # fmt: skip
-        axes.set_xticks(x, [str(c).replace("_", "\n") for c in rows["condition"]], fontsize=7)
-        axes.set_ylim(min(0.4, float(rows["estimate"].min()) - 0.05), 1.02)
-        axes.set_title(split, fontsize=10, loc="left")
+        axes = figure.add_subplot(rows, 2, i + 1)
+        panel = scores[scores["split"] == split]
+        estimate = panel["estimate"].to_numpy(dtype=float)
+        x = np.arange(len(panel))
+        error = np.abs(np.stack([panel["ci_low"], panel["ci_high"]]).astype(float) - estimate)
+        axes.errorbar(x, estimate, np.nan_to_num(error), fmt="o", ms=5, color="#0072B2", capsize=2)
+        for policy, line in zip(policies, cycle(_POLICY_LINES), strict=False):
+            label = policy.replace("_", " ") if i == 0 else ""
+            axes.hlines(panel[policy], x - 0.4, x + 0.4, ls=line, color="0.35", lw=1.2, label=label)
+        axes.set_xticks(x, [_tick(metric, name) for metric in panel["metric"]], rotation=60, ha="right", fontsize=7)
+        axes.set_ylim(least - 0.05, 1.03)
+        axes.set_title(split.replace("_", " "), fontsize=10, loc="left")
         if i % 2 == 0:
-            axes.set_ylabel(metric)
+            axes.set_ylabel(name)
+        if i < len(splits) - 2:
+            axes.set_xticklabels([])
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(policies), frameon=False, fontsize=9)
     return figure
+
+
+def _tick(metric: str, name: str) -> str:
+    return metric.removeprefix(name).strip("_").replace("_", " ") or "overall"
 
 
 def _draw_baselines(axes, baselines: Mapping[str, float]) -> None:

@@ -78,6 +78,8 @@ class Bookkeeper:
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
+        if self.ledger.trials[trial_id].ended:
+            return
         self.ledger.append("started", trial_id=trial_id)
 
     def decide(self, trial_id: str, step: int, value: float, loss: float) -> bool:
@@ -93,6 +95,8 @@ class Bookkeeper:
         evaluation = result["evaluation"]
         step = evaluation["step"]
         trial = self.ledger.trials[trial_id]
+        if trial.ended:
+            return
         # A trial that continues from a checkpoint reports it again, lest the first report was lost with a worker.
         if step not in trial.reports:
             self.ledger.append(
@@ -148,4 +152,3 @@ def best_checkpoint(sweep: Path, trial: TrialRecord, metric: str, mode: str) -> 
     if best is None:
         return None
     return CheckpointFolder(trial_folder(sweep, trial.trial_id) / "checkpoints").at(best[0])
-

@@ -38,7 +38,7 @@ def _options(
 
 @app.command("list")
 def list_kinds() -> None:
-    """List what a spec can name (kinds of tasks, models, analyses, ...) and the specs that are shipped."""
+    """List the kinds that a spec can name, and the shipped specs."""
     from sweeps.catalog import catalog, shipped_specs
 
     for group, kinds in {**catalog(), "shipped specs": shipped_specs()}.items():
@@ -54,7 +54,7 @@ def list_kinds() -> None:
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")] = None,
 ) -> None:
-    """Print the JSON Schema of a sweep spec, which editors use to complete and check it."""
+    """Print the JSON Schema of a spec, for editors."""
     import json
 
     from sweeps.spec import SweepSpec
@@ -76,7 +76,7 @@ def validate(
         Path | None, typer.Option("--storage", metavar="DIR", help="Check that this folder can be written, too.")
     ] = None,
 ) -> None:
-    """Check a spec, and every value that its search can reach, without starting anything."""
+    """Check a spec and its search space; start nothing."""
     from sweeps.loading import load_sweep, summary
     from sweeps.storage import check_storage
 
@@ -88,7 +88,7 @@ def validate(
 
 @app.command()
 def doctor(storage: StorageOption = Path("runs")) -> None:
-    """Say what this machine has and lacks for a sweep, and how to get what it lacks."""
+    """Say what this machine has and lacks for a sweep."""
     from sweeps.doctor import examine, show
 
     findings = examine(storage)

@@ -17,8 +17,11 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Ctrl-C is ours to handle: it must reach the driver as KeyboardInterrupt.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's newer output cannot be silenced; the older one can.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Ray's core writes advice to the terminal that no user of ours can act on.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
 

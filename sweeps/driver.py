@@ -115,6 +115,8 @@ def _search(spec: SweepSpec, folder: Path, stimuli: Path, tracker: Tracker, disp
             name="tune",
             storage_path=str(folder / "ray"),
             callbacks=[BookCallback(book)],
+            # Trials write their own checkpoints, which outlive Ray.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=2),
             verbose=0,
         ),

@@ -1,12 +1,12 @@
 """A sweep's folder: made before Ray starts, held by one driver at a time, and never run with another spec.
 
-    <storage>/<name>/
-      spec.yaml        as the user wrote it
-      ledger.jsonl     the record; its first line holds the resolved spec
-      trials/<id>/     checkpoints, recordings and analyses of a variant
-      mlflow.db        tracking, unless the spec names a server
-      report/          index.html and its figures
-    <storage>/stimuli/ image and feature banks, shared by all sweeps of the storage
+<storage>/<name>/
+  spec.yaml        as the user wrote it
+  ledger.jsonl     the record; its first line holds the resolved spec
+  trials/<id>/     checkpoints, recordings and analyses of a variant
+  mlflow.db        tracking, unless the spec names a server
+  report/          index.html and its figures
+<storage>/stimuli/ image and feature banks, shared by all sweeps of the storage
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from sweeps.spec import SweepSpec
 from sweeps.table import variants
 from sweeps.tracking import Tracker
 from wmcore.errors import WmsweepError
+from wmcore.stimuli.feature_bank import feature_bank_folder
 
 _OUTCOMES = "outcomes.json"
 """What became of each analysis, written when all of a network's are through."""
@@ -61,7 +62,10 @@ def analyse_best(
     for trial, replicate in pairs:
         checkpoint = best_checkpoint(folder, trial, objective.metric, objective.mode)
         if checkpoint is not None:
-            items.append(Item(checkpoint, analysis_folder(folder, trial.trial_id, replicate), stimuli, replicate))
+            output = analysis_folder(folder, trial.trial_id, replicate)
+            bank = spec.trial_for(trial.point).task.stimulus_spec()
+            provenance = {} if bank is None else {"feature_bank": feature_bank_folder(stimuli, bank).name}
+            items.append(Item(checkpoint, output, stimuli, replicate, provenance))
     with display.stage("Record and analyse", len(items)) as update:
         found = analyse(items, spec.analyses, spec.recording, update)
     for (trial, replicate), item in zip(pairs, items, strict=True):

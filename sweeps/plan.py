@@ -7,6 +7,7 @@ from rich.table import Table
 from sweeps.schedule import Asha, stopping_rule
 from sweeps.spec import SweepSpec
 from sweeps.stimuli import stimulus_specs
+from wmcore.registry import kind_of
 from wmcore.seeding import numpy_generator
 from wmcore.training.checkpoint import build_model
 
@@ -38,12 +39,14 @@ def plan_table(spec: SweepSpec) -> Table:
         "networks per trial": str(trial.replicates),
         "optimiser steps": f"{trial.training.steps:,} per network, {trial.training.batch_size} trials each",
         "early stopping": _stopping(spec),
-        "checkpoints analysed": f"{spec.checkpoints.best} best: {', '.join(a.kind for a in spec.analyses) or 'none'}",
     }
+    analyses = ", ".join(str(kind_of(type(a))) for a in spec.analyses)
+    rows["checkpoints analysed"] = f"{spec.checkpoints.best} best: {analyses or 'none'}"
     for stimuli in stimulus_specs(spec):
         objects, views = len(stimuli.objects.meshes()), len(stimuli.views.views())
         rows[f"stimuli {stimuli.content_hash()}"] = (
-            f"{objects} objects x {views} views = {objects * views:,} renders, features by {stimuli.backbone.kind}"
+            f"{objects} objects x {views} views = {objects * views:,} renders, "
+            f"features by {kind_of(type(stimuli.backbone))}"
         )
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)

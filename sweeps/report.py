@@ -152,9 +152,9 @@ def _figures(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> tuple
     if best is not None and best.result is not None:
         scores = _splits(best)
         policies = list(next(iter(best.result["baselines"].values())))
-        scores = scores[scores["metric"].str.startswith(metric)].rename(columns={"metric": "condition"})
-        shown["best_by_condition"] = figures.by_condition(scores, metric, policies)
-        captions["best_by_condition"] = (
+        scores = scores.loc[scores["metric"].str.startswith(metric)]
+        shown["best_by_metric"] = figures.by_metric(scores, metric, policies)
+        captions["best_by_metric"] = (
             f"Variant {best.number}, split by split, with 95 % intervals over {best.result['interval_unit']} "
             "and its baselines."
         )

@@ -13,6 +13,7 @@ from wmcore.errors import WmsweepError
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
+
 class Interrupted(WmsweepError):
     """The user pressed Ctrl-C."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sweeps.ledger import Ledger, TrialRecord
@@ -80,21 +81,20 @@ def summary(spec: SweepSpec, ledger: Ledger) -> str:
     counts = ledger.counts()
     running = sum(trial.state == "running" for trial in ledger.trials.values())
     return (
-        f"{counts['planned']} of {spec.search.trials} trials: {counts['finished']} finished, {counts['pruned']} pruned, "
-        f"{counts['failed']} failed, {running} running"
+        f"{counts['planned']} of {spec.search.trials} trials: {counts['finished']} finished, "
+        f"{counts['pruned']} pruned, {counts['failed']} failed, {running} running"
     )
 
 
 def rich_table(spec: SweepSpec, ledger: Ledger, *, title: str = "", limit: int | None = None) -> Table:
-    """The table for a terminal, with the baselines below the variants."""
+    """The table for a terminal: the objective on the selection and the test split, with the baselines below."""
     rows = variants(spec, ledger)
-    objective = spec.search.objective.metric
-    metric = objective.partition("/")[2]
-    table = Table(title=title or None, title_justify="left", pad_edge=False, show_edge=False)
-    for name in ("trial", "state", "steps", objective, test_metric(spec)):
+    metric = spec.search.objective.metric.partition("/")[2]
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("trial", "state", "steps", "select", "test"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for path in spec.search.space.paths:
-        table.add_column(path.rpartition(".")[2], justify="right")
+        table.add_column(path.rpartition(".")[2], justify="right", overflow="fold")
     for row in rows[:limit]:
         table.add_row(
             str(row.number),

@@ -43,7 +43,7 @@ class Tracker:
         """Starts the writing thread; the store is opened there (seconds), while the sweep gets ready."""
         self.spec, self.folder = spec, folder
         self.error: Exception | None = None
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -110,7 +110,7 @@ class Tracker:
             if self.error is None:
                 try:
                     job()
-                except Exception as error:  # noqa: BLE001 - kept and raised by close()
+                except Exception as error:  # kept, and raised by close()
                     self.error = error
 
     def _open(self) -> None:

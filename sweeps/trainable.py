@@ -64,9 +64,7 @@ class VariantTrainable(tune.Trainable):
         self.seconds = 0.0
         # Ray shows an actor only the devices that it was given.
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-        self.run = TrainingRun(
-            trial, stimuli=Path(config["stimuli"]), device=device, threads=int(config["threads"])
-        )
+        self.run = TrainingRun(trial, stimuli=Path(config["stimuli"]), device=device, threads=int(config["threads"]))
         latest = self.checkpoints.latest()
         self.restored = latest is not None
         if latest is not None:

@@ -30,9 +30,9 @@ class BookSearcher(_StatelessForTune, Searcher):
         super().__init__(metric=None, mode=None)
         self._book = book
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         config = self._book.next_trial()
-        return Searcher.FINISHED if config is None else config
+        return Searcher.FINISHED if config is None else config  # pyright: ignore[reportReturnType] - as documented
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Outcomes reach the study through ``BookCallback``, which sees every result."""

@@ -26,9 +26,7 @@ class InputError(WmsweepError, ValueError):
     exit_code = 2
     _NO_VALUE = object()
 
-    def __init__(
-        self, where: str, rule: str, *, value: object = _NO_VALUE, remedy: str = "", source: str = ""
-    ) -> None:
+    def __init__(self, where: str, rule: str, *, value: object = _NO_VALUE, remedy: str = "", source: str = "") -> None:
         self.where, self.rule, self.remedy, self.source = where, rule, remedy, source
         self.has_value = value is not self._NO_VALUE
         self.value = value if self.has_value else None

@@ -16,8 +16,13 @@ Name = str | int
 
 def derive_seed(root: int, *names: Name) -> int:
     """A 63-bit seed: SHA-256 of the root seed and the names, each with its type and a separator."""
-    text = "/".join([f"int:{int(root)}", *(f"{type(name).__name__}:{name}" for name in names)])
+    text = "/".join([f"int:{int(root)}", *(_part(name) for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _part(name: Name) -> str:
+    # Without the escape, the one name "a/str:b" would share the stream of the two names "a", "b".
+    return f"{type(name).__name__}:{name}".replace("%", "%25").replace("/", "%2F")
 
 
 def generator(root: int, *names: Name, device: str | torch.device = "cpu") -> torch.Generator:

@@ -214,6 +214,16 @@ BAD = [
         13,
         ("search.space.model.choice.1 is {", "trial.model.hiden_size is 3", "Did you mean hidden_size?"),
     ),
+    Bad(
+        "a choice of kinds alone",
+        {"model.cell: {choice: [vanilla, gru, lstm]}": "task.stimuli.views.kind: {choice: [interpolated, published]}"},
+        13,
+        (
+            "views.kind.choice.1 is 'published'",
+            "fields of the kinds differ",
+            "task.stimuli.views: {choice: [{kind: ...}",
+        ),
+    ),
     # Parts that do not fit each other.
     Bad(
         "a metric that is not reported",

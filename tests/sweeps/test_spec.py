@@ -41,6 +41,16 @@ def test_trial_for_replaces_whole_mappings(sweep):
     assert trial.model.trunk_size == 256
 
 
+def test_whole_mappings_of_different_kinds_can_be_searched(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    views = "search.space.task.stimuli.views={choice: [{kind: interpolated, train_views: 6}, {kind: published}]}"
+    sweep = load_sweep(path, [views])
+    encoded = sweep.search.space.distributions()["task.stimuli.views"].choices
+    found = [sweep.trial_for(sweep.search.space.decode({"task.stimuli.views": choice})) for choice in encoded]
+    assert [trial.task.stimuli.views.kind for trial in found] == ["interpolated", "published"]
+
+
 def test_trial_for_refuses_with_the_path(sweep):
     with pytest.raises(InputError, match=r"model.hidden_size is 0, but it must be an integer of at least 1"):
         sweep.trial_for({"model.hidden_size": 0})
@@ -135,7 +145,7 @@ def outcome(path, overrides: list[str]) -> str:
     return ""
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths, values)
 def test_any_value_anywhere_gives_a_message_or_a_spec(tmp_path, path, value):
     spec = tmp_path / "spec.yaml"

@@ -38,10 +38,10 @@ def _curves(table: pd.DataFrame, columns: list[str]) -> Figure:
     across, line_columns = (columns[:1], columns[1:]) if len(columns) > 1 else ([], columns)
     panels = _combinations(table, across)[:_MOST_PANELS]
     lines = _combinations(table, line_columns)[: len(_COLORS)]
-    width, height = max(2.6 * len(panels), 4.2) + 0.9, 1.95 * len(properties) + 1.7
+    width, height = max(2.6 * len(panels), 4.2) + 0.9, 1.95 * len(properties) + 1.85
     figure = Figure(figsize=(width, height))
     # Fixed margins in inches: constrained layout takes seconds on this many axes.
-    figure.subplots_adjust(0.75 / width, 1.15 / height, 1 - 0.1 / width, 1 - 0.6 / height, 0.08, 0.14)
+    figure.subplots_adjust(0.75 / width, 1.15 / height, 1 - 0.1 / width, 1 - 0.75 / height, 0.08, 0.14)
     axes = figure.subplots(len(properties), len(panels), sharex=True, sharey="row", squeeze=False)
     handles: dict[str, Any] = {}
     for i, name in enumerate(properties):
@@ -66,7 +66,9 @@ def _curves(table: pd.DataFrame, columns: list[str]) -> Figure:
                 ax.set_ylabel(f"{_words(name)}\nbalanced accuracy", fontsize=9)
             if i == len(properties) - 1:
                 ax.set_xlabel("age of the item (steps)", fontsize=9)
-    figure.suptitle("Decoding of shown items by age (mean over items shown from step 1 on)", fontsize=11)
+    figure.suptitle(
+        "Decoding of shown items by age\nmean over items shown from step 1 on; the greatest age: step 0", fontsize=9.5
+    )
     known = bool((column(table, "relevance") != "").any())
     colors = {_title(line) or "all trials": _line(k, True) for k, line in enumerate(lines)}
     if known:

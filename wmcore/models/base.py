@@ -43,9 +43,7 @@ class ModelSpec(Spec, ABC):
         """State names that ``SequenceModel.forward`` can record; the first is the default."""
 
     @abstractmethod
-    def build(
-        self, inputs: Mapping[str, InputChannel], output_size: int, generator: torch.Generator
-    ) -> SequenceModel:
+    def build(self, inputs: Mapping[str, InputChannel], output_size: int, generator: torch.Generator) -> SequenceModel:
         """A freshly initialised network for a task's inputs; every weight is drawn from ``generator``."""
 
 
@@ -64,7 +62,5 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(
-        self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()
-    ) -> Rollout:
+    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
         """All steps: inputs (B, T, ...) by name. Only the states named in ``record`` are kept over time."""

@@ -44,6 +44,7 @@ class FrontEnd(nn.Module):
         self.trunk = nn.Linear(width, trunk_size)
         self.norm = nn.LayerNorm(trunk_size, eps=1e-5)
         for module in (*self.reductions.values(), self.trunk):
+            assert isinstance(module, nn.Linear)
             uniform_(module, 1 / math.sqrt(module.in_features), generator)
 
     def forward(self, inputs: Inputs) -> Tensor:

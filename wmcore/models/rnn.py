@@ -65,16 +65,14 @@ class RNN(SequenceModel):
 
     def initial_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
         zeros = self.readout.weight.new_zeros(batch_size, self.spec.hidden_size)
-        return {name: zeros for name in self.spec.recordable()}
+        return dict.fromkeys(self.spec.recordable(), zeros)
 
     def step(self, x: Inputs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
         u = self.front_end.silence(self.front_end(x), generator)
         h, state = self._run(u[:, None], state)
         return self.readout(h[:, 0]), state
 
-    def forward(
-        self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()
-    ) -> Rollout:
+    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
         unknown = sorted(set(record) - set(self.spec.recordable()))
         if unknown:
             raise InputError("record", f"must be among {', '.join(self.spec.recordable())}", value=unknown[0])

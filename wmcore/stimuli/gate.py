@@ -92,7 +92,7 @@ def enforce(figures: dict[str, dict[str, Any]], gate: GateSpec) -> None:
     raise GateError(
         f"The frozen features do not carry {' and '.join(failed)} well enough to train on. Balanced accuracy of a "
         f"linear probe on {next(iter(figures.values()))['scored']}: {shown}. Remedies: an earlier or finer layer "
-        "(backbone.layer, backbone.pool_size; a pool of 1 hides location), more training views or a smaller arc "
+        "(backbone.layer, backbone.pool_size), more training views or a smaller arc "
         "(views.train_views, views.yaw_span_rad), colour (objects.color: true), fewer identities; or "
         "`gate: warn` to go on nevertheless."
     )

@@ -72,8 +72,6 @@ class TaskSpec(Spec, ABC):
 class Task(ABC):
     """A source of trials with its loss, metrics and baselines."""
 
-    spec: TaskSpec
-    """What it was built from."""
     splits: Mapping[str, str]
     """Split name -> one sentence that says what it holds; the names of ``TaskSpec.split_names``."""
     condition_labels: Mapping[str, tuple[str, ...]]

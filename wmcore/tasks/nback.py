@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,8 +42,19 @@ SPLITS = {
     "neutral": "trained identities, test views; every frame uniform and independent (for analyses)",
 }
 """The factorial of views and identities. Selection never shares a held-out stimulus with test."""
-_VIEWS: dict[str, Split] = {"select": "select", "test": "test", "select_both": "select", "test_both": "test", "neutral": "test"}
-_IDENTITIES: dict[str, Split] = {"select_identity": "select", "test_identity": "test", "select_both": "select", "test_both": "test"}
+_VIEWS: dict[str, Split] = {
+    "select": "select",
+    "test": "test",
+    "select_both": "select",
+    "test_both": "test",
+    "neutral": "test",
+}
+_IDENTITIES: dict[str, Split] = {
+    "select_identity": "select",
+    "test_identity": "test",
+    "select_both": "select",
+    "test_both": "test",
+}
 
 
 class NBackSpec(TaskSpec):
@@ -140,10 +151,16 @@ class NBack(Task):
             "response": RESPONSES,
             **{name: labels[name] for name in ("location", "category", "identity", "view")},
         }
-        self._samplers: dict[str, FrameSampler] = {}
+        # All at once: a split that is too small is met here, and not after the training that leads up to it.
+        self._samplers = {
+            split: FrameSampler(spec, SplitImages.of(bank, _VIEWS.get(split, "train"), _IDENTITIES.get(split, "train")))
+            for split in SPLITS
+        }
 
     def sample(self, batch_size: int, generator: torch.Generator, split: str) -> TrialBatch:
-        sampler = self._sampler(split)
+        if split not in SPLITS:
+            raise InputError("split", f"must be one of {', '.join(SPLITS)}", value=split)
+        sampler = self._samplers[split]
         cells = self.spec.cells()
         # A random permutation of a balanced list: every (n, feature) equally often, up to one trial.
         order = torch.randperm(batch_size, generator=generator)
@@ -156,14 +173,6 @@ class NBack(Task):
         else:
             frames = sampler.task(cell, n, feature, generator)
         return self._batch(sampler.images, frames, n, feature)
-
-    def _sampler(self, split: str) -> FrameSampler:
-        if split not in self._samplers:
-            if split not in SPLITS:
-                raise InputError("split", f"must be one of {', '.join(SPLITS)}", value=split)
-            images = SplitImages.of(self.bank, _VIEWS.get(split, "train"), _IDENTITIES.get(split, "train"))
-            self._samplers[split] = FrameSampler(self.spec, images)
-        return self._samplers[split]
 
     def _batch(self, images: SplitImages, frames: TrialFrames, n: Tensor, feature: Tensor) -> TrialBatch:
         batch_size, steps = frames.objects.shape
@@ -247,12 +256,14 @@ class NBack(Task):
         by_category = torch.where((c["feature"] == FEATURES.index("location"))[:, None], constant, by_category)
         policies = {"constant": constant, "category_only": by_category}
         scores = {
-            name: self.metrics(functional.one_hot(torch.where(executive, action, NO_ACTION), len(RESPONSES)).float(), batch)
+            name: self.metrics(
+                functional.one_hot(torch.where(executive, action, NO_ACTION), len(RESPONSES)).float(), batch
+            )
             for name, action in policies.items()
         }
         guess = p * p + (1 - p) * (1 - p)
         share = executive.float().mean().item()
-        chance = {name: guess for name in self.spec.metric_names()}
+        chance = dict.fromkeys(self.spec.metric_names(), guess)
         # Non-match steps are answered right by a guesser with probability 1 - p.
         chance |= {name: 1 - p for name in ("accuracy_lures", "accuracy_same_category_foils") if name in chance}
         chance |= {"accuracy_all_steps": 1 - share + share * guess, "d_prime": 0.0}
@@ -302,4 +313,4 @@ def _d_prime(response: Tensor, is_match: Tensor, executive: Tensor) -> float:
     hits = int((said_match & executive & is_match).sum())
     false_alarms = int((said_match & executive & ~is_match).sum())
     hit_rate, false_alarm_rate = (hits + 0.5) / (matches + 1), (false_alarms + 0.5) / (non_matches + 1)
-    return float(norm.ppf(hit_rate) - norm.ppf(false_alarm_rate))
+    return float(ndtri(hit_rate) - ndtri(false_alarm_rate))

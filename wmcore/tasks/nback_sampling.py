@@ -46,13 +46,18 @@ class SplitImages:
             InputError: there are none, or the table of object x location x view has holes.
         """
         rows = bank.rows(views, identities)
+        if not len(rows):
+            raise InputError(
+                "task.stimuli",
+                f"must hold at least one {identities} identity per category and one {views} view",
+            )
         code = {name: bank.class_index(name)[rows] for name in ("identity", "category", "location", "view")}
         axes, places = zip(
             *(np.unique(code[name], return_inverse=True) for name in ("identity", "location", "view")), strict=True
         )
         table = np.full([len(axis) for axis in axes], -1)
         table[places] = rows
-        if table.size == 0 or (table < 0).any():
+        if (table < 0).any():
             raise InputError(
                 "task.stimuli",
                 f"must hold an image of every object at every location and view ({views} views, {identities} "
@@ -111,9 +116,7 @@ class FrameSampler:
         """Every frame uniform and independent in object, location and view: labels of different steps are
         independent and chance is exactly 1/K."""
         shape = (batch_size, self.spec.steps)
-        return TrialFrames(
-            *(torch.randint(size, shape, generator=generator) for size in self.images.table.shape)
-        )
+        return TrialFrames(*(torch.randint(size, shape, generator=generator) for size in self.images.table.shape))
 
     def task(self, cell: Tensor, n: Tensor, feature: Tensor, generator: torch.Generator) -> TrialFrames:
         """Frames of the corrected rule.
@@ -142,9 +145,7 @@ class FrameSampler:
 
         # Three yes-or-no decisions, each an exact quota inside (n, feature, match).
         relation = self._object_relation(stratum, match, feature, generator)
-        same_location = torch.where(
-            feature == LOCATION, match, exact_quota(stratum, spec.congruence, generator)
-        )
+        same_location = torch.where(feature == LOCATION, match, exact_quota(stratum, spec.congruence, generator))
         allowed_object = self._relations[relation, ref_object]
         all_locations = torch.arange(self.n_locations)[None]
         allowed_location = (all_locations == ref_location[:, None]) == same_location[:, None]
@@ -169,9 +170,7 @@ class FrameSampler:
         ):
             values[:, t] = torch.where(executive, drawn, values[:, t])
 
-    def _object_relation(
-        self, stratum: Tensor, match: Tensor, feature: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _object_relation(self, stratum: Tensor, match: Tensor, feature: Tensor, generator: torch.Generator) -> Tensor:
         """(B,) SAME_IDENTITY, SAME_CATEGORY or OTHER_CATEGORY."""
         spec = self.spec
         is_identity = feature == IDENTITY

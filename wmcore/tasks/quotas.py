@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def exact_quota(
-    group: Tensor, fraction: float, generator: torch.Generator, eligible: Tensor | None = None
-) -> Tensor:
+def exact_quota(group: Tensor, fraction: float, generator: torch.Generator, eligible: Tensor | None = None) -> Tensor:
     """Marks ``fraction`` of each group, chosen at random.
 
     A fractional remainder is rounded up with the probability that keeps the expectation exact. Groups with fewer

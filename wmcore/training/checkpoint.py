@@ -1,16 +1,17 @@
 """Checkpoints: directories of plain files, written to a temporary name and renamed.
 
-    step_0000500/
-      trial.json            the TrialSpec, canonical JSON
-      weights.safetensors   ``replicate_<r>.<parameter>`` for every replicate
-      training.pt           optimisers and counters; tensors and plain containers only
-      metrics.jsonl         one line per evaluation so far
+step_0000500/
+  trial.json            the TrialSpec, canonical JSON
+  weights.safetensors   ``replicate_<r>.<parameter>`` for every replicate
+  training.pt           optimisers and counters; tensors and plain containers only
+  metrics.jsonl         one line per evaluation so far
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,7 +55,7 @@ class Checkpoint:
         prefix = f"replicate_{replicate}."
         weights = {
             name.removeprefix(prefix): value
-            for name, value in load_file(self.path / "weights.safetensors").items()
+            for name, value in self._tensors().items()
             if name.startswith(prefix)
         }
         if not weights:
@@ -61,8 +63,32 @@ class Checkpoint:
         return weights
 
     def training_state(self) -> dict[str, Any]:
-        """Optimisers and counters."""
-        return torch.load(self.path / "training.pt", weights_only=True)
+        """Optimisers and counters.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            return torch.load(self.path / "training.pt", weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise _unreadable(self.path, error) from error
+
+    def check_whole(self) -> int:
+        """Reads everything that a resumed run needs from here; returns the step whose weights were the best so far.
+
+        Raises:
+            InputError: something cannot be read.
+        """
+        self._tensors()
+        if (self.history[-1]["step"] if self.history else 0) != self.step:
+            raise _unreadable(self.path, ValueError(f"metrics.jsonl does not end at step {self.step}"))
+        return int(self.training_state()["best_step"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        try:
+            return load_file(self.path / "weights.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(self.path, error) from error
 
     def build(
         self, stimuli: Path | None, replicate: int = 0, device: str | torch.device = "cpu"
@@ -93,14 +119,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         trial = TrialSpec.parse(json.loads((path / "trial.json").read_text()))
         history = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         return Checkpoint(path, trial, int(path.name.removeprefix("step_")), history)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(str(path), f"cannot be read as a checkpoint ({error})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(str(path), f"cannot be read as a checkpoint ({error})")
 
 
 class CheckpointFolder:
-    """The checkpoints of one trial: the last two and the best are kept."""
+    """The checkpoints of one trial: the last two are kept, and the best one as of each of them.
+
+    So the last but one can be continued from if the last is damaged, whichever was the best by then.
+    """
 
     keep_last = 2
 
@@ -136,7 +169,8 @@ class CheckpointFolder:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _flush(self.folder)
-        keep = {best_step, *self.steps()[-self.keep_last :]}
+        last = self.steps()[-self.keep_last :]
+        keep = {best_step, *last, *(self._best_as_of(other) for other in last if other != step)}
         for other in self.steps():
             if other not in keep:
                 shutil.rmtree(self.at(other))
@@ -151,17 +185,24 @@ class CheckpointFolder:
         return self.folder / _STEP.format(step)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that can be read whole, or None."""
+        """The newest checkpoint that a run can continue from (it and the best one are whole), or None."""
         for step in reversed(self.steps()):
             try:
-                checkpoint = load_checkpoint(self.at(step))
-                checkpoint.training_state()
-                load_file(checkpoint.path / "weights.safetensors")
-            except Exception as error:  # noqa: BLE001 - any damage means: fall back to the one before
+                best_step = load_checkpoint(self.at(step)).check_whole()
+                if best_step != step:
+                    load_checkpoint(self.at(best_step)).check_whole()
+            except InputError as error:
                 warnings.warn(f"{self.at(step)} is damaged ({error}): using the one before it", stacklevel=2)
                 continue
-            return checkpoint.path
+            return self.at(step)
         return None
+
+    def _best_as_of(self, step: int) -> int:
+        """The step that was the best when the checkpoint of ``step`` was written; itself if that cannot be told."""
+        try:
+            return int(load_checkpoint(self.at(step)).training_state().get("best_step", step))
+        except InputError:
+            return step
 
 
 def _flush(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wmcore.errors import InputError
 from wmcore.models.base import SequenceModel
 from wmcore.seeding import generator
 from wmcore.tasks.base import Task
@@ -38,7 +39,7 @@ class Evaluation:
     """
 
     step: int
-    metrics: dict[str, float]
+    metrics: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     replicates: dict[str, list[float]] = field(default_factory=dict)
 
@@ -116,7 +117,7 @@ class TrainingRun:
             for i, (r, model, optimizer) in enumerate(zip(self.seeds, self.models, self.optimizers, strict=True)):
                 losses[i] += self._update(r, model, optimizer, step)
         self.step = target
-        evaluation = self.evaluate(["select"], self.trial.evaluation.trials)
+        evaluation = self.evaluate("select", self.trial.evaluation.trials)
         train_loss = [float(loss) / steps for loss in losses]
         evaluation.replicates["train/loss"] = train_loss
         evaluation.metrics["train/loss"] = float(np.mean(train_loss))
@@ -126,49 +127,43 @@ class TrainingRun:
             self.best_step, self._best_weights = self.step, self._weights()
         return evaluation
 
-    def evaluate(self, splits: Sequence[str], trials: int) -> Evaluation:
-        """The task's metrics on fixed trials of some splits, with the present weights."""
-        values: dict[str, list[float]] = {}
-        for split in splits:
-            for r, model in zip(self.seeds, self.models, strict=True):
-                batch = self._fixed_batch(r, split, trials)
-                for name, value in self.task.metrics(_outputs(model, batch), batch).items():
-                    values.setdefault(f"{split}/{name}", []).append(value)
-        return Evaluation(
-            self.step,
-            metrics={name: float(np.mean(v)) for name, v in values.items()},
-            spread={name: float(np.std(v)) for name, v in values.items()},
-            replicates=values,
-        )
+    def evaluate(self, split: str, trials: int) -> Evaluation:
+        """The task's metrics on fixed trials of a split, with the present weights."""
+        batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
+        outputs = [_outputs(model, batch) for model, batch in zip(self.models, batches, strict=True)]
+        return self._evaluation(split, batches, outputs)
 
     def finish(self) -> FitResult:
         """Every split but train, with the weights that were best on the selection split."""
         for model, weights in zip(self.models, self._best_weights, strict=True):
             model.load_state_dict(weights)
-        splits = [name for name in self.task.splits if name != "train"]
-        trials = self.trial.evaluation.test_trials
-        final = self.evaluate(splits, trials)
-        fixed = {split: self._fixed_batch(self.seeds[0], split, trials) for split in splits}
-        several = len(self.seeds) > 1
+        several, trials = len(self.seeds) > 1, self.trial.evaluation.test_trials
+        final = Evaluation(self.step)
+        intervals, baselines, sampling = {}, {}, {}
+        for split in self.task.splits:
+            if split == "train":
+                continue
+            batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
+            outputs = [_outputs(model, batch) for model, batch in zip(self.models, batches, strict=True)]
+            found = self._evaluation(split, batches, outputs)
+            for name in ("metrics", "spread", "replicates"):
+                getattr(final, name).update(getattr(found, name))
+            if several:
+                intervals |= over_replicates(found.replicates)
+            else:
+                intervals |= over_trials(self.task, outputs[0], batches[0], found.metrics, prefix=f"{split}/")
+            baselines[split] = self.task.baselines(batches[0])
+            sampling[split] = self.task.sampling_summary(batches[0])
         return FitResult(
-            self.history,
-            self.best_step,
-            final,
-            over_replicates(final.replicates) if several else self._over_trials(final, fixed),
-            "replicates" if several else "trials",
-            len(self.seeds) if several else trials,
-            {split: self.task.baselines(batch) for split, batch in fixed.items()},
-            {split: self.task.sampling_summary(batch) for split, batch in fixed.items()},
+            history=self.history,
+            best_step=self.best_step,
+            final=final,
+            intervals=intervals,
+            interval_unit="replicates" if several else "trials",
+            n=len(self.seeds) if several else trials,
+            baselines=baselines,
+            sampling=sampling,
         )
-
-    def _over_trials(self, final: Evaluation, fixed: Mapping[str, TrialBatch]) -> dict[str, Interval]:
-        intervals = {}
-        for split, batch in fixed.items():
-            prefix = f"{split}/"
-            estimates = {k.removeprefix(prefix): v for k, v in final.metrics.items() if k.startswith(prefix)}
-            found = over_trials(self.task, _outputs(self.models[0], batch), batch, estimates)
-            intervals |= {prefix + name: interval for name, interval in found.items()}
-        return intervals
 
     def save(self, folder: Path) -> Path:
         """Writes a checkpoint of the present step; returns its directory."""
@@ -183,8 +178,17 @@ class TrainingRun:
         )
 
     def restore(self, path: Path) -> None:
-        """Continues from a checkpoint; the best one must lie beside it."""
+        """Continues from a checkpoint; the best one must lie beside it.
+
+        Raises:
+            InputError: it cannot be read, or is one of another variant.
+        """
         checkpoint = load_checkpoint(path)
+        if checkpoint.trial != self.trial:
+            raise InputError(
+                str(path), f"is a checkpoint of variant {checkpoint.trial.trial_id}, not of {self.trial.trial_id}"
+            )
+        checkpoint.check_whole()
         state = checkpoint.training_state()
         self._load(checkpoint)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -228,6 +232,19 @@ class TrainingRun:
             draw = generator(self.trial.seed, "replicate", r, "evaluation", split)
             self._fixed[key] = self.task.sample(trials, draw, split).to(self.device)
         return self._fixed[key]
+
+    def _evaluation(self, split: str, batches: Sequence[TrialBatch], outputs: Sequence[Tensor]) -> Evaluation:
+        """The metrics of each replicate's outputs, with mean and spread."""
+        values: dict[str, list[float]] = {}
+        for shown, batch in zip(outputs, batches, strict=True):
+            for name, value in self.task.metrics(shown, batch).items():
+                values.setdefault(f"{split}/{name}", []).append(value)
+        return Evaluation(
+            self.step,
+            metrics={name: float(np.mean(v)) for name, v in values.items()},
+            spread={name: float(np.std(v)) for name, v in values.items()},
+            replicates=values,
+        )
 
     def _is_best(self) -> bool:
         rule = self.trial.evaluation

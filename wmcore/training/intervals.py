@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from wmcore.tasks.base import Task
@@ -20,18 +21,20 @@ def over_replicates(values: Mapping[str, Sequence[float]]) -> dict[str, Interval
     return {name: _student(np.asarray(v, dtype=float)) for name, v in values.items()}
 
 
-def over_trials(task: Task, outputs: Tensor, batch: TrialBatch, estimates: Mapping[str, float]) -> dict[str, Interval]:
+def over_trials(
+    task: Task, outputs: Tensor, batch: TrialBatch, estimates: Mapping[str, float], prefix: str
+) -> dict[str, Interval]:
     """The interval of each metric of one network, by batch means: the metric's spread over disjoint blocks of trials.
 
     Works for any metric, ratios included, at the price of few degrees of freedom. A metric that fewer than two blocks
-    define has a NaN interval. Centred at the estimate on all trials.
+    define has a NaN interval. Centred at the estimate on all trials, whose names start with ``prefix`` (the split).
     """
     blocks = min(BLOCKS, batch.size // 2)
     edges = np.linspace(0, batch.size, blocks + 1).astype(int)
-    parts = [task.metrics(outputs[a:b], batch.rows(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [task.metrics(outputs[a:b], batch.rows(a, b)) for a, b in pairwise(edges)]
     intervals = {}
     for name, estimate in estimates.items():
-        low, high = _student(np.array([part[name] for part in parts]))
+        low, high = _student(np.array([part[name.removeprefix(prefix)] for part in parts]))
         half = (high - low) / 2
         intervals[name] = (estimate - half, estimate + half)
     return intervals
@@ -42,5 +45,5 @@ def _student(values: np.ndarray) -> Interval:
     n = len(values)
     if n < 2:
         return float("nan"), float("nan")
-    half = float(student_t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
     return float(values.mean()) - half, float(values.mean()) + half

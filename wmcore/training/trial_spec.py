@@ -90,7 +90,6 @@ class TrialSpec(Spec):
         allowed = [f"select/{name}" for name in self.task.metric_names()]
         if self.evaluation.best_metric not in allowed:
             raise ValueError(
-                f"evaluation.best_metric is {self.evaluation.best_metric!r}, but the task reports "
-                f"{', '.join(allowed)}"
+                f"evaluation.best_metric is {self.evaluation.best_metric!r}, but the task reports {', '.join(allowed)}"
             )
         return self

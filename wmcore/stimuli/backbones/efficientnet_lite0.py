@@ -35,7 +35,7 @@ class EfficientNetLite0Spec(BackboneSpec):
     )
     """Inverted-residual block whose output is taken; block 10, 112 channels of 14 x 14, tells identities apart."""
     pool_size: Annotated[int, Field(ge=1, le=112)] | None = 4
-    """Side of the map after adaptive average pooling; null keeps the layer's own. 1 would hide the location."""
+    """Side of the map after adaptive average pooling; null keeps the layer's own."""
 
     @model_validator(mode="after")
     def _pool_fits(self) -> EfficientNetLite0Spec:

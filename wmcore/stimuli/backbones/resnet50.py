@@ -23,7 +23,7 @@ class ResNet50Spec(BackboneSpec):
     layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer4"
     """Stage whose output is taken; layer4 is the published one."""
     pool_size: Annotated[int, Field(ge=1, le=56)] | None = 4
-    """Side of the map after adaptive average pooling; null keeps the layer's own. 1 would hide the location."""
+    """Side of the map after adaptive average pooling; null keeps the layer's own."""
     weights: str = "IMAGENET1K_V2"
     """IMAGENET1K_V1, IMAGENET1K_V2 (downloaded once by ``wmsweep render``), or the path of a state-dict file (.pth)."""
 

@@ -78,8 +78,8 @@ class ProceduralSpec(ObjectSetSpec):
         count = len(PALETTE)
         order = numpy_generator(self.seed, "palette").permutation(count)
         cycle, position = divmod(index % (count * (count - 1)), count)
-        # A step that is coprime with the count visits every partner before one repeats.
-        return int(order[position]), int(order[(position + 1 + (cycle * 2 + 1) % (count - 1)) % count])
+        partner = position + 1 + (cycle + 1) % (count - 1)
+        return int(order[position]), int(order[partner % count])
 
     def _mesh(self, category: str, index: int) -> ObjectMesh:
         parts = SHAPES[category](_Draw(self.seed, category, index, self.identities_per_category))
