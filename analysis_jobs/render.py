@@ -6,17 +6,15 @@ everything is there. A bank is made whole or not at all, so an interrupted job i
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from ray.data import ActorPoolStrategy, DataContext, from_items
+from ray.data import ActorPoolStrategy, Dataset, from_items
 
+from analysis_jobs.quiet import quiet
 from wmcore.errors import MissingPartError, WmsweepError
 from wmcore.stimuli.feature_bank import (
     FeatureBank,
@@ -68,7 +66,6 @@ def prepare(
     views = len(spec.views.views())
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = max(1, min(workers or cpus, objects))
-    actor_cpus = ACTOR_CPUS if cpus > 1 else ACTOR_CPUS / 2
 
     items: list[dict[str, Any]] = [{"object": index} for index in range(objects)]
     if images is not None:
@@ -77,15 +74,13 @@ def prepare(
             item["renders"] = pixels
     renders: dict[int, np.ndarray] = {}
     features: dict[int, np.ndarray] = {}
-    with _quiet():
+    with quiet():
         # At most one block per object: progress then moves in steps of one object.
         data = from_items(items, override_num_blocks=objects)
-        arguments = {"fn_constructor_args": (spec.model_dump(mode="json"),), "batch_size": 1}
         if images is None:
-            pool = ActorPoolStrategy(size=max(1, workers // 4))
-            data = data.map_batches(_RenderActor, compute=pool, num_cpus=actor_cpus, **arguments)
-        pool = ActorPoolStrategy(size=workers)
-        data = data.map_batches(_FeatureActor, compute=pool, num_cpus=actor_cpus, **arguments)
+            # A renderer feeds several backbones: it is the faster by far.
+            data = rendered(data, spec, max(1, workers // 4))
+        data = _through(data, _FeatureActor, spec, workers)
         for row in data.iter_rows():
             if row["error"]:
                 raise _error_from(row["error"])
@@ -98,6 +93,23 @@ def prepare(
     bank = write_feature_bank(folder, spec, images, table)
     enforce(bank.gate, spec.gate)
     return bank
+
+
+def rendered(data: Dataset, spec: StimulusSpec, workers: int) -> Dataset:
+    """Rows with an ``object`` number -> rows with its ``renders`` (V, S, S, 3) uint8 and an ``error`` text."""
+    return _through(data, _RenderActor, spec, workers)
+
+
+def _through(data: Dataset, actor: type, spec: StimulusSpec, workers: int) -> Dataset:
+    """Each row through one of a pool of actors."""
+    cpus = ACTOR_CPUS if ray.cluster_resources().get("CPU", 1) > 1 else ACTOR_CPUS / 2
+    return data.map_batches(
+        actor,
+        fn_constructor_args=(spec.model_dump(mode="json"),),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=workers),
+        num_cpus=cpus,
+    )
 
 
 class _RenderActor:
@@ -149,17 +161,3 @@ def _error_from(text: str) -> WmsweepError:
     """The error of a worker as one that the command line shows as a paragraph."""
     name, message = text.split("\n", 1)
     return MissingPartError(message) if name == "MissingPartError" else WmsweepError(message)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Ray Data's own bars and notes: progress is reported by the caller. Restored afterwards."""
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = bars
-        logger.setLevel(level)

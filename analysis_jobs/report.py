@@ -50,13 +50,18 @@ class AnalysisView:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the page shows."""
+    """Everything that the page shows.
+
+    Attributes:
+        splits: split -> every metric of the best variant with its interval and baselines; the first is shown open.
+        sampling: split -> rates of the sampling as achieved.
+    """
 
     title: str
     summary: str
     headline: Headline | None
     variants: pd.DataFrame
-    splits: pd.DataFrame
+    splits: Mapping[str, pd.DataFrame]
     sampling: pd.DataFrame
     gates: Sequence[tuple[str, pd.DataFrame]]
     contact_sheets: Sequence[Path]
@@ -90,9 +95,10 @@ def write(data: ReportData, folder: Path) -> Path:
 
 
 def html_table(frame: pd.DataFrame) -> str:
-    """A table with three digits and escaped text."""
+    """A table with three digits and escaped text; columns without a single entry are left out."""
+    frame = frame.replace("", None).dropna(axis="columns", how="all")
     return frame.to_html(index=False, border=0, na_rep="", float_format=_digits, escape=True, classes="figures")
 
 
 def _digits(value: Any) -> str:
-    return f"{value:.3g}" if abs(value) < 1e-3 and value != 0 else f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) < 0.1 and value != 0 else f"{value:.3f}"

@@ -9,6 +9,7 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 STATE_COLOURS = {"finished": "#0072B2", "pruned": "#E69F00", "failed": "#D55E00", "running": "#009E73"}
 _POLICY_LINES = (":", (0, (4, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)))
@@ -59,7 +60,7 @@ def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figur
         values = points[name]
         numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         labels = sorted(set(values.astype(str)))
-        x = values.to_numpy(dtype=float) if numeric else np.array([labels.index(str(v)) for v in values], dtype=float)
+        x = np.array([float(v) if numeric else labels.index(str(v)) for v in values], dtype=float)
         for state, colour in STATE_COLOURS.items():
             chosen = np.asarray(points["state"]) == state
             axes.scatter(x[chosen], np.asarray(points["value"])[chosen], color=colour, s=24, alpha=0.85)
@@ -68,6 +69,9 @@ def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figur
             axes.set_xlim(-0.5, len(labels) - 0.5)
         elif name in log:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel(name.rpartition(".")[2].replace("_", " "))
         if i % columns == 0:
             axes.set_ylabel(metric.replace("_", " "))
@@ -83,26 +87,25 @@ def by_metric(scores: pd.DataFrame, name: str, policies: Sequence[str]) -> Figur
         name: what the metrics have in common, for the axis.
         policies: the baselines among the columns.
     """
-    splits = list(dict.fromkeys(scores["split"]))
-    rows = math.ceil(len(splits) / 2)
+    splits = len(set(scores["split"]))
+    rows = math.ceil(splits / 2)
     figure = Figure(figsize=(9, 0.9 + 2.1 * rows), layout="constrained")
     least = float(np.nanmin(scores[["estimate", "ci_low", *policies]].to_numpy(dtype=float)))
-    for i, split in enumerate(splits):
+    for i, (split, panel) in enumerate(scores.groupby("split", sort=False)):
         axes = figure.add_subplot(rows, 2, i + 1)
-        panel = scores[scores["split"] == split]
         estimate = panel["estimate"].to_numpy(dtype=float)
         x = np.arange(len(panel))
-        error = np.abs(np.stack([panel["ci_low"], panel["ci_high"]]).astype(float) - estimate)
+        error = np.abs(panel[["ci_low", "ci_high"]].to_numpy(dtype=float).T - estimate)
         axes.errorbar(x, estimate, np.nan_to_num(error), fmt="o", ms=5, color="#0072B2", capsize=2)
         for policy, line in zip(policies, cycle(_POLICY_LINES), strict=False):
             label = policy.replace("_", " ") if i == 0 else ""
             axes.hlines(panel[policy], x - 0.4, x + 0.4, ls=line, color="0.35", lw=1.2, label=label)
         axes.set_xticks(x, [_tick(metric, name) for metric in panel["metric"]], rotation=60, ha="right", fontsize=7)
         axes.set_ylim(least - 0.05, 1.03)
-        axes.set_title(split.replace("_", " "), fontsize=10, loc="left")
+        axes.set_title(str(split).replace("_", " "), fontsize=10, loc="left")
         if i % 2 == 0:
             axes.set_ylabel(name)
-        if i < len(splits) - 2:
+        if i < splits - 2:
             axes.set_xticklabels([])
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(policies), frameon=False, fontsize=9)

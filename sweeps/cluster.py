@@ -19,8 +19,6 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's newer output cannot be silenced; the older one can.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Ray's core writes advice to the terminal that no user of ours can act on.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

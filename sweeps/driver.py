@@ -13,6 +13,7 @@ from sweeps.cluster import connected, slots
 from sweeps.folder import driver_lock, open_folder, stimuli_folder
 from sweeps.ledger import Ledger
 from sweeps.mechanism import analyse_best, is_analysed, raise_failures
+from sweeps.native_output import stderr_in
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
 from sweeps.spec import SweepSpec
@@ -22,6 +23,9 @@ from sweeps.trainable import VariantTrainable
 from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
 from wmcore.stimuli.contact_sheet import contact_sheet
 from wmcore.stimuli.image_bank import ImageBank
+
+LIBRARY_LOG = "libraries.log"
+"""File of a sweep's folder that takes what compiled libraries write to the terminal."""
 
 
 def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
@@ -51,7 +55,7 @@ def run_sweep(
     if is_complete(spec, folder, ledger):
         return folder
     display = Display(console, spec)
-    with driver_lock(folder), display.running():
+    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running():
         tracker = Tracker(spec, folder)
         status = "FAILED"
         try:
@@ -59,7 +63,7 @@ def run_sweep(
                 with display.stage("Start Ray"):
                     stack.enter_context(connected(address))
                 prepare_stimuli(spec, stimuli_folder(storage), display)
-                _search(spec, folder, stimuli_folder(storage), tracker, display)
+                search(spec, folder, stimuli_folder(storage), tracker, display)
                 found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)
             with display.stage("Write the report"):
                 write_report(spec, folder, stimuli_folder(storage))
@@ -76,7 +80,7 @@ def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: s
     display, tracker = Display(console, spec), Tracker(spec, folder)
     stimuli = stimuli_folder(folder.parent)
     try:
-        with driver_lock(folder), display.running(), connected(address):
+        with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), connected(address):
             found = analyse_best(spec, folder, stimuli, tracker, display, again=True)
         page = write_report(spec, folder, stimuli)
         tracker.artifact(None, page.parent, "report")
@@ -97,7 +101,8 @@ def render_stimuli(spec: SweepSpec, storage: Path, console: Console) -> list[Pat
     ]
 
 
-def _search(spec: SweepSpec, folder: Path, stimuli: Path, tracker: Tracker, display: Display) -> None:
+def search(spec: SweepSpec, folder: Path, stimuli: Path, tracker: Tracker, display: Display) -> None:
+    """Trains what is left of a sweep's trials, on the connected Ray; the banks in ``stimuli`` must be ready."""
     book = Bookkeeper(spec, folder, stimuli, [tracker, display])
     if book.remaining == 0:
         return

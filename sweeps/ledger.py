@@ -15,6 +15,7 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -77,8 +78,11 @@ class Ledger:
         self.exhausted = False
         self._whole_bytes = 0
         if path.exists():
-            for line in self._whole_lines():
-                self._apply(line)
+            for number, line in enumerate(self._whole_lines(), start=1):
+                try:
+                    self._apply(line)
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise self._damaged(number) from error
 
     def append(self, event: str, **fields: Any) -> None:
         """Writes one event, flushes it to disk, and applies it.
@@ -93,7 +97,8 @@ class Ledger:
             try:
                 os.ftruncate(descriptor, self._whole_bytes)
                 os.lseek(descriptor, 0, os.SEEK_END)
-                os.write(descriptor, data)
+                if os.write(descriptor, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -124,11 +129,14 @@ class Ledger:
             except ValueError as error:
                 if number == len(lines) - 1:
                     return
-                raise InputError(
-                    f"{self.path}:{number}", "is not a line of a ledger", remedy="Restore the file from a backup."
-                ) from error
+                raise self._damaged(number) from error
             self._whole_bytes += len(raw) + 1
             yield line
+
+    def _damaged(self, number: int) -> InputError:
+        return InputError(
+            f"{self.path}:{number}", "is not a line of a ledger", remedy="Restore the file from a backup."
+        )
 
     def _apply(self, line: dict[str, Any]) -> None:
         event = line["event"]
@@ -161,7 +169,7 @@ class Ledger:
             case "failed":
                 trial.state, trial.reason = "failed", line["reason"]
             case _:
-                raise InputError(str(self.path), f"holds an unknown event {event!r}", remedy="Upgrade wmsweep.")
+                raise KeyError(event)
 
 
 def _finite(value: Any) -> Any:

@@ -45,7 +45,7 @@ def write_report(spec: SweepSpec, folder: Path, stimuli: Path) -> Path:
         summary=summary(spec, ledger),
         headline=_headline(spec, ledger, best),
         variants=_variants(spec, ledger),
-        splits=_splits(best),
+        splits=_by_split(best),
         sampling=_sampling(best),
         gates=gates,
         contact_sheets=sheets,
@@ -115,6 +115,15 @@ def _splits(best: TrialRecord | None) -> pd.DataFrame:
         policies = {p: scores.get(metric) for p, scores in best.result["baselines"][split].items()}
         rows.append({"split": split, "metric": metric, "estimate": estimate, "ci_low": low, "ci_high": high} | policies)
     return pd.DataFrame(rows)
+
+
+def _by_split(best: TrialRecord | None) -> dict[str, pd.DataFrame]:
+    """Split -> its metrics, the test split first."""
+    scores = _splits(best)
+    if scores.empty:
+        return {}
+    names = sorted(scores["split"].unique(), key=lambda split: split != "test")
+    return {split: scores.loc[scores["split"] == split].drop(columns="split") for split in names}
 
 
 def _sampling(best: TrialRecord | None) -> pd.DataFrame:

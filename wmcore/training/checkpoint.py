@@ -54,9 +54,7 @@ class Checkpoint:
         """Parameter name -> tensor of one replicate."""
         prefix = f"replicate_{replicate}."
         weights = {
-            name.removeprefix(prefix): value
-            for name, value in self._tensors().items()
-            if name.startswith(prefix)
+            name.removeprefix(prefix): value for name, value in self._tensors().items() if name.startswith(prefix)
         }
         if not weights:
             raise InputError(str(self.path), f"holds no replicate {replicate}")
@@ -169,7 +167,8 @@ class CheckpointFolder:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _flush(self.folder)
-        last = self.steps()[-self.keep_last :]
+        # Anything after this step was too damaged to continue from, and will be written anew.
+        last = [other for other in self.steps() if other <= step][-self.keep_last :]
         keep = {best_step, *last, *(self._best_as_of(other) for other in last if other != step)}
         for other in self.steps():
             if other not in keep:
