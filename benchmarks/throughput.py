@@ -139,11 +139,10 @@ def overhead(stimuli: Path, scratch: Path, trials: int, bare_trials: int) -> Ite
     spec = SweepSpec.parse(with_paths(SWEEP, {"search.trials": trials}))
     at_once = slots(spec)
     folder, _ = open_folder(spec, scratch)
-    tracker = Tracker(spec, folder)
-    began = time.perf_counter()
-    search(spec, folder, stimuli, tracker, Display(Console(quiet=True), spec))
-    wall = time.perf_counter() - began
-    tracker.close()
+    with Tracker(spec, folder) as tracker:
+        began = time.perf_counter()
+        search(spec, folder, stimuli, tracker, Display(Console(quiet=True), spec))
+        wall = time.perf_counter() - began
     finished = [trial.result for trial in Ledger(folder / "ledger.jsonl").in_order() if trial.result]
     own = sum(result["seconds"] for result in finished) / at_once
     yield "overhead", f"wmsweep, {trials} trials, ledger and MLflow", (wall - own) / trials, "s/trial"

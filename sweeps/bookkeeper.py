@@ -13,7 +13,7 @@ from sweeps.search import Study
 from sweeps.spec import SweepSpec
 from wmcore.training.checkpoint import CheckpointFolder
 
-ATTEMPTS = 200
+ATTEMPTS, ATTEMPTS_PER_CELL, MOST_ATTEMPTS = 200, 10, 5000
 """Suggestions that may turn out to be known before the space is taken to be used up."""
 
 
@@ -59,8 +59,7 @@ class Bookkeeper:
         if len(self.ledger.trials) >= self.spec.search.trials or self.ledger.exhausted:
             return None
         number = len(self.ledger.trials)
-        size = self.spec.search.space.size()
-        for attempt in range(ATTEMPTS if size is None or size > number else 0):
+        for attempt in range(self._attempts(number)):
             asked = self.study.ask(number, attempt)
             point = self.study.point(asked)
             trial_id = self.spec.trial_for(point).trial_id
@@ -75,6 +74,13 @@ class Bookkeeper:
             return self._config(trial)
         self.ledger.append("exhausted", reason=f"{number} different trials, and no suggestion is new")
         return None
+
+    def _attempts(self, number: int) -> int:
+        """Suggestions to look at; in a space of cells enough to meet the last new one almost surely."""
+        size = self.spec.search.space.size()
+        if size is None:
+            return ATTEMPTS
+        return min(max(ATTEMPTS, ATTEMPTS_PER_CELL * size), MOST_ATTEMPTS) if size > number else 0
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
@@ -112,6 +118,8 @@ class Bookkeeper:
             self.failed(trial_id, f"diverged: the training loss is not finite at step {step}")
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
+        elif result["done"] and trial.best(self.metric, self.spec.search.objective.mode) is None:
+            self.failed(trial_id, f"{self.metric} was not a number at any evaluation")
         elif result["done"]:
             self._end(
                 "finished", trial_id, step=step, result={**result["final"], "seconds": result["training_seconds"]}

@@ -12,7 +12,7 @@ from sweeps.bookkeeper import Bookkeeper
 from sweeps.cluster import connected, slots
 from sweeps.folder import driver_lock, open_folder, stimuli_folder
 from sweeps.ledger import Ledger
-from sweeps.mechanism import analyse_best, is_analysed, raise_failures
+from sweeps.mechanism import analyse_best, is_analysed, raise_failures, track_best_checkpoints
 from sweeps.native_output import stderr_in
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
@@ -55,38 +55,34 @@ def run_sweep(
     if is_complete(spec, folder, ledger):
         return folder
     display = Display(console, spec)
-    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running():
-        tracker = Tracker(spec, folder)
-        status = "FAILED"
-        try:
-            with ExitStack() as stack:
-                with display.stage("Start Ray"):
-                    stack.enter_context(connected(address))
-                prepare_stimuli(spec, stimuli_folder(storage), display)
-                search(spec, folder, stimuli_folder(storage), tracker, display)
-                found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)
-            with display.stage("Write the report"):
-                write_report(spec, folder, stimuli_folder(storage))
-                tracker.artifact(None, report_path(folder).parent, "report")
-            raise_failures(found)
-            status = "FINISHED"
-        finally:
-            tracker.close(status)
+    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), Tracker(spec, folder) as tracker:
+        with ExitStack() as stack:
+            with display.stage("Start Ray"):
+                stack.enter_context(connected(address))
+            prepare_stimuli(spec, stimuli_folder(storage), display)
+            search(spec, folder, stimuli_folder(storage), tracker, display)
+            track_best_checkpoints(spec, folder, tracker)
+            found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)
+        with display.stage("Write the report"):
+            _report(spec, folder, tracker)
+        raise_failures(found)
     return folder
 
 
 def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: str | None = None) -> Path:
     """Records and analyses the best checkpoints of a folder anew; returns the report."""
-    display, tracker = Display(console, spec), Tracker(spec, folder)
-    stimuli = stimuli_folder(folder.parent)
-    try:
-        with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), connected(address):
+    display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
+    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), Tracker(spec, folder) as tracker:
+        with connected(address):
             found = analyse_best(spec, folder, stimuli, tracker, display, again=True)
-        page = write_report(spec, folder, stimuli)
-        tracker.artifact(None, page.parent, "report")
-    finally:
-        tracker.close()
-    raise_failures(found)
+        page = _report(spec, folder, tracker)
+        raise_failures(found)
+    return page
+
+
+def _report(spec: SweepSpec, folder: Path, tracker: Tracker) -> Path:
+    page = write_report(spec, folder, stimuli_folder(folder.parent))
+    tracker.artifact(None, page.parent, "report")
     return page
 
 

@@ -46,10 +46,14 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
         ) from error
     ledger = Ledger(folder / "ledger.jsonl")
     if ledger.spec is None:
-        if source is not None:
-            (folder / "spec.yaml").write_text(source.read_text())
-        ledger.append("sweep", version=VERSION, spec=resolved)
-    elif canonical_json(ledger.spec) != canonical_json(resolved):
+        # Two drivers may start at the same moment: only one of them begins the ledger.
+        with driver_lock(folder):
+            ledger = Ledger(folder / "ledger.jsonl")
+            if ledger.spec is None:
+                if source is not None:
+                    (folder / "spec.yaml").write_text(source.read_text())
+                ledger.append("sweep", version=VERSION, spec=resolved)
+    if canonical_json(ledger.spec) != canonical_json(resolved):
         changes = "; ".join(differences(ledger.spec, resolved))
         raise InputError(
             str(folder),

@@ -75,9 +75,16 @@ def analyse_best(
         for outcome in mine:
             for path in (*outcome.figures, *([outcome.table] if outcome.table.endswith(".parquet") else [])):
                 tracker.artifact(trial.trial_id, Path(path), f"analyses/replicate_{replicate}")
-        if replicate == 0:
-            tracker.artifact(trial.trial_id, item.checkpoint, "best_checkpoint")
     return found
+
+
+def track_best_checkpoints(spec: SweepSpec, folder: Path, tracker: Tracker) -> None:
+    """Copies the best checkpoints into their trials' runs."""
+    objective = spec.search.objective
+    for trial in chosen_trials(spec, Ledger(folder / "ledger.jsonl")):
+        checkpoint = best_checkpoint(folder, trial, objective.metric, objective.mode)
+        if checkpoint is not None:
+            tracker.artifact(trial.trial_id, checkpoint, "best_checkpoint")
 
 
 def raise_failures(found: list[Outcome]) -> None:

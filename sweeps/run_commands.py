@@ -125,7 +125,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow on a sweep's store (on this machine only); Ctrl-C ends it."""
-    import subprocess
+    import os
     import sys
 
     from sweeps.folder import read_folder
@@ -139,7 +139,8 @@ def ui(
     typer.echo(f"MLflow on {folder}: http://127.0.0.1:{port} (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    # In the place of this process, so that whoever ends the one ends the other.
+    os.execv(command[0], command)
 
 
 def register(app: typer.Typer) -> None:

@@ -32,7 +32,7 @@ class Asha:
     """
 
     def __init__(self, grace: int, reduction: int, max_steps: int, mode: Literal["max", "min"]) -> None:
-        self.reduction, self.sign = reduction, 1 if mode == "max" else -1
+        self.reduction, self.max_steps, self.sign = reduction, max_steps, 1 if mode == "max" else -1
         self.rungs: dict[int, dict[str, float]] = {}
         rung = grace
         while rung < max_steps:
@@ -40,7 +40,9 @@ class Asha:
             rung *= reduction
 
     def stops(self, trial_id: str, step: int, value: float) -> bool:
-        """NaN is worse than every number. A rung takes the first report at or after its step."""
+        """NaN is worse than every number. A rung takes the first report at or after its step and below the budget."""
+        if step >= self.max_steps:
+            return False
         score = -math.inf if math.isnan(value) else self.sign * value
         for milestone in sorted(self.rungs, reverse=True):
             rung = self.rungs[milestone]
@@ -69,5 +71,7 @@ def replay(rule: StoppingRule, trials: list[TrialRecord], metric: str) -> None:
     """
     for trial in trials:
         for step, metrics in trial.reports.items():
+            if metrics.get("train/loss", 0.0) is None:
+                continue  # the trial had diverged, and the rule was not asked
             value = metrics.get(metric)
             rule.stops(trial.trial_id, step, math.nan if value is None else value)

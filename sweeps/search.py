@@ -14,6 +14,9 @@ from wmcore.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+MODEL_ATTEMPTS = 20
+"""Known points in a row after which a model of the space gives way to chance: it may propose its favourite for ever."""
+
 STATES = {
     "planned": TrialState.RUNNING,
     "running": TrialState.RUNNING,
@@ -74,14 +77,16 @@ class Study:
             self.study.enqueue_trial(params)
             self.bind(self.study.ask(self.distributions), trial.trial_id)
             return
-        best = trial.best(self.search.objective.metric, self.search.objective.mode)
+        best, values = trial.best(self.search.objective.metric, self.search.objective.mode), self._values(trial)
+        # Optuna itself gives a trial that it is told as PRUNED its last intermediate value.
+        value = {"finished": best[1] if best else None, "pruned": next(reversed(values.values()), None)}
         self.study.add_trial(
             create_trial(
                 state=STATES[trial.state],
                 params=params,
                 distributions=self.distributions,
-                intermediate_values=self._values(trial),
-                value=best[1] if trial.state == "finished" and best else None,
+                intermediate_values=values,
+                value=value.get(trial.state),
             )
         )
 
@@ -93,6 +98,6 @@ class Study:
     def _sampler(self, number: int, attempt: int) -> optuna.samplers.BaseSampler:
         spec = self.search.sampler
         seed = derive_seed(spec.seed, "ask", number, attempt) % 2**32
-        if isinstance(spec, TpeSpec):
+        if isinstance(spec, TpeSpec) and attempt < MODEL_ATTEMPTS:
             return optuna.samplers.TPESampler(seed=seed, n_startup_trials=spec.startup_trials, constant_liar=True)
         return optuna.samplers.RandomSampler(seed=seed)

@@ -17,11 +17,12 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from sweeps.ledger import TrialRecord
+from sweeps.ledger import Ledger, TrialRecord
 from sweeps.spec import SweepSpec
 from wmcore.errors import WmsweepError
 
 SWEEP, TRIAL = "wmsweep.sweep", "wmsweep.trial_id"
+_STATE = "wmsweep.state"
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
 """Metrics with a curve; the other splits have one final value each, of which only the accuracies are logged."""
@@ -45,6 +46,7 @@ class Tracker:
         self.error: Exception | None = None
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
+        self._recorded = Ledger(folder / "ledger.jsonl").in_order()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
         self._queue.put(self._open)
@@ -56,8 +58,7 @@ class Tracker:
 
     def reported(self, trial: TrialRecord, metrics: dict[str, float]) -> None:
         """Logs one evaluation in one batch."""
-        trial_id, step, now = trial.trial_id, trial.step, int(time.time() * 1000)
-        batch = [Metric(k, v, now, step) for k, v in metrics.items() if v == v and k.startswith(_HEADLINE)]
+        trial_id, batch = trial.trial_id, _curves(trial.step, metrics)
         self._queue.put(lambda: self._client.log_batch(self._runs[trial_id], metrics=batch))
 
     def ended(self, trial: TrialRecord) -> None:
@@ -71,7 +72,7 @@ class Tracker:
             for k, v in final.items()
             if v is not None and k.endswith("/accuracy") and not k.startswith("select/")
         ]
-        tags = [RunTag("wmsweep.state", state), RunTag("wmsweep.steps", str(step))]
+        tags = [RunTag(_STATE, state), RunTag("wmsweep.steps", str(step))]
         tags += [RunTag("wmsweep.reason", reason)] if reason else []
 
         def write() -> None:
@@ -90,16 +91,20 @@ class Tracker:
 
         self._queue.put(write)
 
-    def close(self, status: str = "FINISHED") -> None:
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits until everything is written and ends the sweep's run.
 
         Raises:
-            WmsweepError: the store refused something; the ledger has it all the same.
+            WmsweepError: the store refused something (the ledger has it all the same), and nothing else went wrong.
         """
+        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
         self._queue.put(lambda: self._client.set_terminated(self._parent, status))
         self._queue.put(None)
         self._thread.join()
-        if self.error is not None:
+        if self.error is not None and kind is None:
             raise WmsweepError(
                 f"tracking.uri: MLflow at {tracking_uri(self.spec, self.folder)} failed ({self.error}). "
                 "Training is not affected and the ledger is complete."
@@ -110,7 +115,7 @@ class Tracker:
             if self.error is None:
                 try:
                     job()
-                except Exception as error:  # kept, and raised by close()
+                except Exception as error:  # kept, and raised at the end
                     self.error = error
 
     def _open(self) -> None:
@@ -118,7 +123,9 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(self.spec.name)
         if experiment is None:
             local = None if self.spec.tracking.uri else (self.folder / "mlartifacts").resolve().as_uri()
-            self._experiment = self._client.create_experiment(self.spec.name, artifact_location=local)
+            self._experiment = self._client.create_experiment(
+                self.spec.name, artifact_location=local, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
         else:
             self._experiment = experiment.experiment_id
         parents = self._client.search_runs([self._experiment], f"tags.`{SWEEP}.role` = 'sweep'", max_results=1)
@@ -130,8 +137,23 @@ class Tracker:
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
             params = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
             self._client.log_batch(self._parent, params=[Param(k, v) for k, v in list(params.items())[:100]])
-        for run in child_runs(self._client, self.spec.name):
-            self._runs[run.data.tags[TRIAL]] = run.info.run_id
+        found = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name)}
+        self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
+        for trial in self._recorded:
+            known = found.get(trial.trial_id)
+            if known is None or known.data.tags.get(_STATE) != (trial.state if trial.ended else None):
+                self._catch_up(trial)
+
+    def _catch_up(self, trial: TrialRecord) -> None:
+        """Writes what is in the ledger already and was still in the queue when an earlier driver was killed."""
+        self._plan(trial.number, trial.trial_id, dict(trial.point))
+        curve = self._client.get_metric_history(self._runs[trial.trial_id], self.spec.search.objective.metric)
+        written = {metric.step for metric in curve}
+        for step, metrics in trial.reports.items():
+            if step not in written:
+                self._client.log_batch(self._runs[trial.trial_id], metrics=_curves(step, metrics))
+        if trial.ended:
+            self.ended(trial)
 
     def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
         if trial_id in self._runs:
@@ -164,6 +186,12 @@ def child_runs(client: MlflowClient, name: str) -> list[Any]:
         token = page.token
         if not token:
             return runs
+
+
+def _curves(step: int, metrics: dict[str, float]) -> list[Metric]:
+    """The metrics of one evaluation that have a curve, where they are numbers."""
+    now = int(time.time() * 1000)
+    return [Metric(k, v, now, step) for k, v in metrics.items() if v is not None and v == v and k.startswith(_HEADLINE)]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

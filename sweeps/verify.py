@@ -68,14 +68,15 @@ def _checkpoints(folder: Path, ledger: Ledger) -> Check:
 
 
 def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
-    study = Study(spec.search, ledger.in_order()).study
+    study, metric = Study(spec.search, ledger.in_order()).study, spec.search.objective.metric
     states = Counter(trial.state for trial in study.trials)
     expected = Counter(STATES[trial.state] for trial in ledger.in_order())
-    complete_early = [
-        trial.number for trial in study.trials if trial.state is TrialState.PRUNED and not trial.intermediate_values
-    ]
+    curves = all(
+        list(held.intermediate_values) == [step for step, values in trial.reports.items() if values.get(metric) is not None]
+        for trial, held in zip(ledger.in_order(), study.trials, strict=True)
+    )
     shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))
-    return Check("Optuna holds every stopped trial as PRUNED", states == expected and not complete_early, shown)
+    return Check("Optuna holds every stopped trial as PRUNED", states == expected and curves, shown)
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:

@@ -202,9 +202,7 @@ def test_targets_and_labels_agree_with_the_frames(synthetic_bank: FeatureBank, s
         for t in range(6):
             if t < n:
                 expected = NO_ACTION
-                assert not (
-                    c["executive"][i][t] or c["is_match"][i][t] or c["is_lure"][i][t] or c["same_category"][i][t]
-                )
+                assert not any(c[name][i][t] for name in ("executive", "is_match", "is_lure", "same_category"))
             else:
                 frame = Frame(trial, t)
                 expected = MATCH if frame.match else NON_MATCH
@@ -510,7 +508,7 @@ def test_published_views_cannot_show_another_view_on_every_match() -> None:
     stimuli = small_stimuli(views={"kind": "published"})
     bank = make_bank(stimuli)
     with pytest.raises(InputError, match="at least two views") as caught:
-        NBack(NBackSpec(stimuli=stimuli), bank)
+        NBack(NBackSpec(stimuli=stimuli), bank).sample(10, source(), "test")
     assert "different_view: false" in str(caught.value)
     task = NBack(NBackSpec(stimuli=stimuli, different_view=False), bank)
     frames = executive_frames(task.sample(300, source(), "test"))
@@ -519,35 +517,35 @@ def test_published_views_cannot_show_another_view_on_every_match() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"),
+    ("counts", "split", "message"),
     [
-        ({"train": 1}, "at least 2 identities per category"),
-        ({"select": 1}, "at least 2 identities per category"),
-        ({"test": 0}, "at least one test identity"),
+        ({"train": 1}, "train", "at least 2 identities per category"),
+        ({"select": 1}, "select_identity", "at least 2 identities per category"),
+        ({"test": 0}, "test_both", "at least one test identity"),
     ],
 )
-def test_too_few_identities_are_met_when_the_task_is_built(counts: dict, message: str) -> None:
+def test_too_few_identities_are_refused(counts: dict, split: str, message: str) -> None:
     stimuli = small_stimuli(**counts)
     with pytest.raises(InputError, match=message):
-        NBack(NBackSpec(stimuli=stimuli), make_bank(stimuli))
+        NBack(NBackSpec(stimuli=stimuli), make_bank(stimuli)).sample(10, source(), split)
 
 
 def test_a_bank_with_a_hole_is_refused(synthetic_bank: FeatureBank) -> None:
     manifest = synthetic_bank.manifest.drop(index=5).reset_index(drop=True)
     features = torch.cat([synthetic_bank.features[:5], synthetic_bank.features[6:]])
     with pytest.raises(InputError, match="every object at every location and view"):
-        task_of(replace(synthetic_bank, manifest=manifest, features=features))
+        task_of(replace(synthetic_bank, manifest=manifest, features=features)).sample(10, source(), "train")
 
 
 def test_one_category_is_too_few(synthetic_bank: FeatureBank) -> None:
-    keep = (synthetic_bank.manifest["category"] == "car").to_numpy()
+    keep = (synthetic_bank.manifest["category"] == "car").to_numpy(copy=True)
     bank = replace(
         synthetic_bank,
         manifest=synthetic_bank.manifest[keep].reset_index(drop=True),
         features=synthetic_bank.features[torch.from_numpy(keep)],
     )
     with pytest.raises(InputError, match="at least 2 categories"):
-        task_of(bank)
+        task_of(bank).sample(10, source(), "train")
 
 
 def test_build_needs_a_folder_with_the_bank(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class TaskSpec(Spec, ABC):
             stimuli: folder that holds image and feature banks (``wmcore.stimuli``).
 
         Raises:
-            InputError: the bank is missing or too small for the spec.
+            InputError: the bank is missing or damaged.
         """
 
 
@@ -79,7 +79,11 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator, split: str) -> TrialBatch:
-        """Draws ``batch_size`` trials on the CPU, vectorised; a pure function of the generator's state."""
+        """Draws ``batch_size`` trials on the CPU, vectorised; a pure function of the generator's state.
+
+        Raises:
+            InputError: there is no such split, or its stimuli are too few for the spec.
+        """
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: TrialBatch) -> Tensor:

@@ -151,16 +151,10 @@ class NBack(Task):
             "response": RESPONSES,
             **{name: labels[name] for name in ("location", "category", "identity", "view")},
         }
-        # All at once: a split that is too small is met here, and not after the training that leads up to it.
-        self._samplers = {
-            split: FrameSampler(spec, SplitImages.of(bank, _VIEWS.get(split, "train"), _IDENTITIES.get(split, "train")))
-            for split in SPLITS
-        }
+        self._samplers: dict[str, FrameSampler] = {}
 
     def sample(self, batch_size: int, generator: torch.Generator, split: str) -> TrialBatch:
-        if split not in SPLITS:
-            raise InputError("split", f"must be one of {', '.join(SPLITS)}", value=split)
-        sampler = self._samplers[split]
+        sampler = self._sampler(split)
         cells = self.spec.cells()
         # A random permutation of a balanced list: every (n, feature) equally often, up to one trial.
         order = torch.randperm(batch_size, generator=generator)
@@ -173,6 +167,14 @@ class NBack(Task):
         else:
             frames = sampler.task(cell, n, feature, generator)
         return self._batch(sampler.images, frames, n, feature)
+
+    def _sampler(self, split: str) -> FrameSampler:
+        if split not in self._samplers:
+            if split not in SPLITS:
+                raise InputError("split", f"must be one of {', '.join(SPLITS)}", value=split)
+            images = SplitImages.of(self.bank, _VIEWS.get(split, "train"), _IDENTITIES.get(split, "train"))
+            self._samplers[split] = FrameSampler(self.spec, images)
+        return self._samplers[split]
 
     def _batch(self, images: SplitImages, frames: TrialFrames, n: Tensor, feature: Tensor) -> TrialBatch:
         batch_size, steps = frames.objects.shape

@@ -1,0 +1,174 @@
+"""MLflow as a view of the ledger, on a real SQLite store. One store serves the module: making one takes seconds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from sweeps.bookkeeper import Bookkeeper
+from sweeps.spec import SweepSpec
+from sweeps.tracking import TRIAL, Tracker, child_runs, tracking_uri
+from tests.fixtures.sweeps import evaluation, final, new_folder, report, small_sweep, train
+from wmcore.errors import WmsweepError
+from wmcore.spec import with_paths
+
+NAMES = [f"{split}/{name}" for split in ("select", "test") for name in small_sweep().trial.task.metric_names()]
+
+
+@dataclass
+class Tracked:
+    spec: SweepSpec
+    folder: Path
+    ids: list[str]
+    store: MlflowClient
+
+    def parents(self) -> list[Run]:
+        experiment = self.store.get_experiment_by_name(self.spec.name)
+        assert experiment is not None
+        return [r for r in self.store.search_runs([experiment.experiment_id]) if TRIAL not in r.data.tags]
+
+    def children(self) -> dict[str, Run]:
+        """Trial id -> its one run."""
+        runs = child_runs(self.store, self.spec.name)
+        found = {run.data.tags[TRIAL]: run for run in runs}
+        assert len(found) == len(runs)
+        return found
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracked]:
+    """A finished, a pruned, a failed and an unfinished trial; then a second driver on the same folder."""
+    spec = small_sweep(name="tracked", **{"search.sampler": {"kind": "random", "seed": 1}})
+    folder = new_folder(spec, tmp_path_factory.mktemp("storage"))
+    (folder / "figure.png").write_bytes(b"a figure")
+    (folder / "tables").mkdir()
+    (folder / "tables" / "a.parquet").write_bytes(b"a table")
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        ids = [book.next_trial()["trial_id"] for _ in range(4)]
+        train(book, ids[0], [0.6, 0.9, 0.7, 0.8])
+        train(book, ids[1], [0.2])
+        report(book, ids[2], 10, 0.9, math.nan)
+        report(book, ids[3], 10, 0.95)
+        tracker.artifact(ids[0], folder / "figure.png", "analyses/replicate_0")
+        tracker.artifact(None, folder / "tables", "report")
+    tracked = Tracked(spec, folder, ids, MlflowClient(tracking_uri(spec, folder)))
+    first = tracked.children()
+
+    # The first driver's last writes are lost, as if it had been killed with them in its queue: an end, a report, a run.
+    tracked.store.delete_tag(first[ids[1]].info.run_id, "wmsweep.state")
+    tracked.store.update_run(first[ids[1]].info.run_id, status="RUNNING")
+    lost = Bookkeeper(spec, folder, folder, [])
+    report(lost, ids[3], 20, 0.96)
+    book = Bookkeeper(spec, folder, folder, [])
+    [book.next_trial() for _ in range(2)]
+    tracked.ids = list(book.ledger.trials)
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        report(book, ids[3], 30, 0.97)
+        report(book, ids[3], 40, 0.98)
+        tracker.planned(book.ledger.trials[ids[0]])  # again
+        train(book, tracked.ids[4], [0.1])
+    assert {i: run.info.run_id for i, run in first.items()}.items() <= {
+        i: run.info.run_id for i, run in tracked.children().items()
+    }.items()
+    yield tracked
+
+
+def test_one_parent_and_one_child_for_each_trial(tracked):
+    (parent,) = tracked.parents()
+    assert parent.info.run_name == "tracked"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["search.sampler.kind"] == "random"
+    children = tracked.children()
+    assert list(tracked.ids) == list(dict.fromkeys(tracked.ids))
+    assert set(children) == set(tracked.ids)
+    assert len(tracked.ids) == 5
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert [children[i].info.run_name for i in tracked.ids] == [f"trial-{n:03d}" for n in range(5)]
+
+
+def test_states_and_reasons(tracked):
+    runs = [tracked.children()[i] for i in tracked.ids]
+    assert [r.data.tags.get("wmsweep.state") for r in runs] == ["finished", "pruned", "failed", "finished", "pruned"]
+    assert [r.info.status for r in runs] == ["FINISHED", "FINISHED", "FAILED", "FINISHED", "FINISHED"]
+    assert [r.data.tags["wmsweep.steps"] for r in runs] == ["40", "10", "10", "40", "10"]
+    assert runs[2].data.tags["wmsweep.reason"].startswith("diverged")
+
+
+def test_params_are_flat(tracked):
+    points = {t.trial_id: t.point for t in Bookkeeper(tracked.spec, tracked.folder, tracked.folder, []).ledger.in_order()}
+    for trial_id, run in tracked.children().items():
+        assert run.data.params == {path: str(value) for path, value in points[trial_id].items()}
+
+
+def test_curves_are_whole_though_a_driver_was_killed(tracked):
+    def curve(index: int, key: str) -> list[tuple[int, float]]:
+        run = tracked.children()[tracked.ids[index]].info.run_id
+        return sorted((m.step, m.value) for m in tracked.store.get_metric_history(run, key))
+
+    assert curve(0, "select/accuracy") == [(10, 0.6), (20, 0.9), (30, 0.7), (40, 0.8)]
+    assert curve(1, "select/accuracy") == [(10, 0.2)]
+    assert curve(3, "select/accuracy") == [(10, 0.95), (20, 0.96), (30, 0.97), (40, 0.98)]
+    assert [step for step, _ in curve(3, "train/loss")] == [10, 20, 30, 40]
+    assert curve(2, "train/loss") == []  # it was not a number
+    assert curve(0, "final/test/accuracy") == [(40, 0.8)]
+
+
+def test_artifacts_arrive(tracked):
+    run = tracked.children()[tracked.ids[0]].info.run_id
+    assert [a.path for a in tracked.store.list_artifacts(run, "analyses/replicate_0")] == [
+        "analyses/replicate_0/figure.png"
+    ]
+    (parent,) = tracked.parents()
+    assert [a.path for a in tracked.store.list_artifacts(parent.info.run_id, "report")] == ["report/a.parquet"]
+    stored = list((tracked.folder / "mlartifacts").rglob("figure.png"))
+    assert [path.read_bytes() for path in stored] == [b"a figure"]
+
+
+def test_a_child_has_few_metrics_even_of_the_largest_task(tracked, tmp_path):
+    """MLflow's pages become slow beyond some 30."""
+    folder = tmp_path / "largest"
+    folder.mkdir()
+    shutil.copy(tracked.folder / "mlflow.db", folder / "mlflow.db")
+    task = {"kind": "nback", "n": [1, 2, 3], "features": ["location", "identity", "category"]}
+    base = small_sweep(name="tracked").model_dump(mode="json")
+    spec = SweepSpec.parse(with_paths(base, {"name": "largest", "trial.task": task}))
+    names = spec.trial.task.metric_names()
+    splits = [name for name in spec.trial.task.split_names() if name != "train"]
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        trial_id = book.next_trial()["trial_id"]
+        shown = evaluation(40)
+        shown["metrics"] |= {f"select/{name}": 0.5 for name in names}
+        last = {**final(), "metrics": {f"{split}/{name}": 0.5 for split in splits for name in names}}
+        book.reported(trial_id, {"evaluation": shown, "done": True, "training_seconds": 1.0, "final": last})
+    (run,) = child_runs(MlflowClient(tracking_uri(spec, folder)), "largest")
+    assert {"select/accuracy", "train/loss", "final/test/accuracy", "final/test_both/accuracy"} <= set(run.data.metrics)
+    assert len(run.data.metrics) <= 30
+
+
+def test_a_store_that_refuses_stops_nothing_and_is_said_at_the_end(tmp_path):
+    spec = small_sweep(**{"tracking.uri": f"sqlite:///{tmp_path}/no/such/folder/mlflow.db"})
+    folder = new_folder(spec, tmp_path)
+    book = None
+    with pytest.raises(WmsweepError, match=r"tracking\.uri: MLflow at sqlite:.* failed .*ledger is complete"):  # noqa: PT012
+        with Tracker(spec, folder) as tracker:
+            book = Bookkeeper(spec, folder, folder, [tracker])
+            trial_id = book.next_trial()["trial_id"]
+            assert train(book, trial_id, [0.5] * 4) == "finished"
+    assert tracker.error is not None
+    assert [t.state for t in Bookkeeper(spec, folder, folder, []).ledger.in_order()] == ["finished"]
+
+
+def test_what_ended_a_sweep_is_not_hidden_by_the_store(tmp_path):
+    spec = small_sweep(**{"tracking.uri": f"sqlite:///{tmp_path}/no/such/folder/mlflow.db"})
+    with pytest.raises(KeyboardInterrupt), Tracker(spec, new_folder(spec, tmp_path)):
+        raise KeyboardInterrupt
