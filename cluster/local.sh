@@ -19,14 +19,14 @@ start() {
     "$bin/ray" get-auth-token --generate >/dev/null
   fi
   # --block keeps everything in one process group, whose leader ends all of it.
-  setsid "$bin/ray" start --head --block --node-ip-address 127.0.0.1 --port "$port" \
+  setsid "$bin/ray" start --head --block --port "$port" \
     --dashboard-host 127.0.0.1 --dashboard-port "$dashboard_port" --disable-usage-stats >"$state/log" 2>&1 &
   echo $! >"$state/pid"
   for _ in $(seq 60); do
     if "$bin/ray" status --address "127.0.0.1:$port" >/dev/null 2>&1; then
       echo "Ray runs at 127.0.0.1:$port (process $(cat "$state/pid"), log $state/log)."
       echo "Dashboard: http://127.0.0.1:$dashboard_port"
-      echo "Use it:    RAY_AUTH_MODE=token wmsweep run SPEC --address 127.0.0.1:$port"
+      echo "Use it:    wmsweep run SPEC --address 127.0.0.1:$port"
       return
     fi
     kill -0 "$(cat "$state/pid")" 2>/dev/null || { echo "Ray did not start: see $state/log" >&2; exit 1; }

@@ -63,6 +63,10 @@ class Tracker:
 
     def ended(self, trial: TrialRecord) -> None:
         """Logs the final figures and closes the run."""
+        self._queue.put(self._ending(trial))
+
+    def _ending(self, trial: TrialRecord) -> Callable[[], None]:
+        """Writes what is now known of an ended trial."""
         trial_id, state, reason, step = trial.trial_id, trial.state, trial.reason, trial.step
         result = trial.result or {}
         now = int(time.time() * 1000)
@@ -79,7 +83,7 @@ class Tracker:
             self._client.log_batch(self._runs[trial_id], metrics=batch, tags=tags)
             self._client.set_terminated(self._runs[trial_id], _STATUS[state])
 
-        self._queue.put(write)
+        return write
 
     def artifact(self, trial_id: str | None, path: Path, under: str) -> None:
         """Copies a file or folder into a trial's run, or into the sweep's for None."""
@@ -141,7 +145,7 @@ class Tracker:
         self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
         for trial in self._recorded:
             known = found.get(trial.trial_id)
-            if known is None or known.data.tags.get(_STATE) != (trial.state if trial.ended else None):
+            if known is None or not trial.ended or known.data.tags.get(_STATE) != trial.state:
                 self._catch_up(trial)
 
     def _catch_up(self, trial: TrialRecord) -> None:
@@ -153,7 +157,7 @@ class Tracker:
             if step not in written:
                 self._client.log_batch(self._runs[trial.trial_id], metrics=_curves(step, metrics))
         if trial.ended:
-            self.ended(trial)
+            self._ending(trial)()
 
     def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
         if trial_id in self._runs:

@@ -534,7 +534,7 @@ def test_a_bank_with_a_hole_is_refused(synthetic_bank: FeatureBank) -> None:
     manifest = synthetic_bank.manifest.drop(index=5).reset_index(drop=True)
     features = torch.cat([synthetic_bank.features[:5], synthetic_bank.features[6:]])
     with pytest.raises(InputError, match="every object at every location and view"):
-        task_of(replace(synthetic_bank, manifest=manifest, features=features)).sample(10, source(), "train")
+        task_of(replace(synthetic_bank, manifest=manifest, features=features)).sample(10, source(), "select")
 
 
 def test_one_category_is_too_few(synthetic_bank: FeatureBank) -> None:

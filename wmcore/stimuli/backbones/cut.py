@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.feature_extraction import create_feature_extractor
 
 
 class Cut(nn.Module):
@@ -20,6 +19,9 @@ class Cut(nn.Module):
     """
 
     def __init__(self, network: nn.Module, layer: str) -> None:
+        # Here, because the import takes seconds that specs and trials can do without.
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         super().__init__()
         network.get_submodule(layer)
         fold_batch_norm(network.eval())
