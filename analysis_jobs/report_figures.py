@@ -9,9 +9,15 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
-STATE_COLOURS = {"finished": "#0072B2", "pruned": "#E69F00", "failed": "#D55E00", "running": "#009E73"}
+STATE_COLOURS = {
+    "finished": "#0072B2",
+    "pruned": "#E69F00",
+    "failed": "#D55E00",
+    "running": "#009E73",
+    "planned": "#56B4E9",
+}
 _POLICY_LINES = (":", (0, (4, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)))
 """Line styles of the baselines, in their order."""
 
@@ -33,7 +39,8 @@ def learning_curves(reports: pd.DataFrame, baselines: Mapping[str, float], metri
         label = None if state in seen else state
         seen.add(state)
         axes.plot(rows["step"], rows["value"], color=STATE_COLOURS[state], lw=1.5, alpha=0.85, label=label)
-        axes.plot(rows["step"].iloc[-1], rows["value"].iloc[-1], "o", ms=4, color=STATE_COLOURS[state])
+        last = rows.dropna(subset=["value"]).tail(1)
+        axes.plot(last["step"], last["value"], "o", ms=4, color=STATE_COLOURS[state])
     _draw_baselines(axes, baselines)
     for i, rung in enumerate(rungs):
         axes.axvline(rung, color="0.8", lw=1, zorder=0, label="early-stopping rung" if i == 0 else None)
@@ -70,7 +77,7 @@ def search_space(points: pd.DataFrame, metric: str, log: Sequence[str]) -> Figur
         elif name in log:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_locator(_few_ticks(float(np.max(x) / np.min(x))))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel(name.rpartition(".")[2].replace("_", " "))
         if i % columns == 0:
@@ -110,6 +117,13 @@ def by_metric(scores: pd.DataFrame, name: str, policies: Sequence[str]) -> Figur
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(policies), frameon=False, fontsize=9)
     return figure
+
+
+def _few_ticks(ratio: float) -> Locator:
+    """So many ticks on a logarithmic axis that their labels do not run into each other."""
+    if ratio < 4:
+        return MaxNLocator(3)
+    return LogLocator(subs=(1, 2, 5) if ratio < 15 else (1,))
 
 
 def _tick(metric: str, name: str) -> str:

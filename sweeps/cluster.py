@@ -19,6 +19,9 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's newer output cannot be silenced; the older one can.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # With usage statistics on, Ray Data leaves a thread that asks Ray for figures every ten seconds for as long as the
+    # process lives; after the connection has ended, the question ends the process, whatever it is doing.
+    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

@@ -76,6 +76,7 @@ class Ledger:
         self.trials: dict[str, TrialRecord] = {}
         self.spec: dict[str, Any] | None = None
         self.exhausted = False
+        self.lines = 0
         self._whole_bytes = 0
         if path.exists():
             for number, line in enumerate(self._whole_lines(), start=1):
@@ -139,6 +140,7 @@ class Ledger:
         )
 
     def _apply(self, line: dict[str, Any]) -> None:
+        self.lines += 1
         event = line["event"]
         if event == "sweep":
             if line["version"] > VERSION:

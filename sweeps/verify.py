@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from optuna.trial import TrialState
 
 from sweeps.bookkeeper import trial_folder
 from sweeps.ledger import Ledger
@@ -39,11 +39,16 @@ def verify(spec: SweepSpec, folder: Path, ledger: Ledger) -> list[Check]:
 
 
 def _identity(ledger: Ledger) -> Check:
-    counts = ledger.counts()
-    total = counts["finished"] + counts["pruned"] + counts["failed"] + counts["pending"]
-    shown = " + ".join(f"{counts[name]} {name}" for name in ("finished", "pruned", "failed", "pending"))
+    """Counts the lines themselves: a trial that was planned or ended twice is one too many."""
+    lines = [json.loads(line) for line in ledger.path.read_text().splitlines()[: ledger.lines]]
+    counts = Counter(line["event"] for line in lines)
+    ended = [line["trial_id"] for line in lines if line["event"] in ("finished", "pruned", "failed")]
+    pending = len(set(ledger.trials) - set(ended))
+    shown = " + ".join(f"{counts[name]} {name}" for name in ("finished", "pruned", "failed")) + f" + {pending} pending"
     return Check(
-        "planned = finished + pruned + failed + pending", counts["planned"] == total, f"{counts['planned']} = {shown}"
+        "planned = finished + pruned + failed + pending",
+        counts["planned"] == len(ledger.trials) == len(ended) + pending,
+        f"{counts['planned']} = {shown}",
     )
 
 
@@ -72,7 +77,8 @@ def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
     states = Counter(trial.state for trial in study.trials)
     expected = Counter(STATES[trial.state] for trial in ledger.in_order())
     curves = all(
-        list(held.intermediate_values) == [step for step, values in trial.reports.items() if values.get(metric) is not None]
+        list(held.intermediate_values)
+        == [step for step, values in trial.reports.items() if values.get(metric) is not None]
         for trial, held in zip(ledger.in_order(), study.trials, strict=True)
     )
     shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))

@@ -22,6 +22,7 @@ def derive_seed(root: int, *names: Name) -> int:
 
 def _part(name: Name) -> str:
     # Without the escape, the one name "a/str:b" would share the stream of the two names "a", "b".
+    name = int(name) if isinstance(name, np.integer) else name
     return f"{type(name).__name__}:{name}".replace("%", "%25").replace("/", "%2F")
 
 

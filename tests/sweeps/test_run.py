@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -64,6 +65,13 @@ def wmsweep(*arguments: str | Path) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
+def wmsweep_apart(*arguments: str | Path) -> tuple[int, str, str]:
+    """The same in a process of its own, as a user starts it: one process connects to Ray once."""
+    command = [sys.executable, "-m", "sweeps.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _own_ray() -> Iterator[None]:
     """Ray's files in a folder of their own, with a short name: sockets lie in it. Its settings are undone."""
@@ -94,7 +102,7 @@ def ran(spec_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def again(spec_file: Path, ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The same sweep in another storage; nothing is shared. Its analyses are left out."""
     storage = tmp_path_factory.mktemp("another")
-    return Ran(storage, *wmsweep("run", spec_file, "--storage", storage, "--set", "analyses=[]"))
+    return Ran(storage, *wmsweep_apart("run", spec_file, "--storage", storage, "--set", "analyses=[]"))
 
 
 def table(out: str) -> list[str]:
@@ -119,6 +127,11 @@ def test_it_ends_well_with_the_table_of_variants(ran):
     assert f"MLflow:  wmsweep ui {ran.folder}" in ran.out
     for stage in ("Start Ray", "Stimuli and features", "Train and search", "Record and analyse", "Write the report"):
         assert f"{stage}: done in" in ran.out
+
+
+def test_no_thread_of_ray_outlives_the_connection(ran):
+    """One that still asks Ray for something ends the process, with the report half written."""
+    assert [thread.name for thread in threading.enumerate() if thread.is_alive()] == ["MainThread"]
 
 
 def test_trials_end_where_the_rungs_are(ran):
@@ -228,9 +241,13 @@ def test_the_same_seed_gives_the_same_stimuli_trials_and_table(ran, again):
     assert (again.code, again.err) == (0, "")
     stimuli = SPEC.trial.task.stimulus_spec()
     for place in (image_bank_folder, feature_bank_folder):
-        descriptions = [json.loads((place(r.storage / "stimuli", stimuli) / "bank.json").read_text()) for r in (ran, again)]
+        descriptions = [
+            json.loads((place(r.storage / "stimuli", stimuli) / "bank.json").read_text()) for r in (ran, again)
+        ]
         assert descriptions[0]["manifest_sha256"] == descriptions[1]["manifest_sha256"]
-    manifests = [pd.read_parquet(image_bank_folder(r.storage / "stimuli", stimuli) / "manifest.parquet") for r in (ran, again)]
+    manifests = [
+        pd.read_parquet(image_bank_folder(r.storage / "stimuli", stimuli) / "manifest.parquet") for r in (ran, again)
+    ]
     pd.testing.assert_frame_equal(*manifests)
     one, two = ran.ledger.in_order(), again.ledger.in_order()
     assert [t.trial_id for t in one] == [t.trial_id for t in two]
@@ -273,7 +290,7 @@ def test_analyze_runs_again(ran):
     parquet = analysis_folder(ran.folder, best.trial_id, 0) / "decoding.parquet"
     before, ledger = pd.read_parquet(parquet), (ran.folder / "ledger.jsonl").read_bytes()
     parquet.unlink()
-    code, out, err = wmsweep("analyze", ran.folder)
+    code, out, err = wmsweep_apart("analyze", ran.folder)
     assert (code, err) == (0, "")
     assert f"Report: {ran.folder}/report/index.html" in out
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), before)

@@ -45,7 +45,7 @@ def test_whole_mappings_of_different_kinds_can_be_searched(tmp_path):
     path = tmp_path / "spec.yaml"
     path.write_text(GOOD, encoding="utf-8")
     views = "search.space.task.stimuli.views={choice: [{kind: interpolated, train_views: 6}, {kind: published}]}"
-    sweep = load_sweep(path, [views])
+    sweep = load_sweep(path, [views, "trial.task.different_view=false"])
     encoded = sweep.search.space.distributions()["task.stimuli.views"].choices
     found = [sweep.trial_for(sweep.search.space.decode({"task.stimuli.views": choice})) for choice in encoded]
     assert [trial.task.stimuli.views.kind for trial in found] == ["interpolated", "published"]

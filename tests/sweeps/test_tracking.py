@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Tracked:
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracked]:
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """A finished, a pruned, a failed and an unfinished trial; then a second driver on the same folder."""
     spec = small_sweep(name="tracked", **{"search.sampler": {"kind": "random", "seed": 1}})
     folder = new_folder(spec, tmp_path_factory.mktemp("storage"))
@@ -80,7 +79,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracked]:
     assert {i: run.info.run_id for i, run in first.items()}.items() <= {
         i: run.info.run_id for i, run in tracked.children().items()
     }.items()
-    yield tracked
+    return tracked
 
 
 def test_one_parent_and_one_child_for_each_trial(tracked):
@@ -105,7 +104,9 @@ def test_states_and_reasons(tracked):
 
 
 def test_params_are_flat(tracked):
-    points = {t.trial_id: t.point for t in Bookkeeper(tracked.spec, tracked.folder, tracked.folder, []).ledger.in_order()}
+    points = {
+        t.trial_id: t.point for t in Bookkeeper(tracked.spec, tracked.folder, tracked.folder, []).ledger.in_order()
+    }
     for trial_id, run in tracked.children().items():
         assert run.data.params == {path: str(value) for path, value in points[trial_id].items()}
 
@@ -159,12 +160,13 @@ def test_a_child_has_few_metrics_even_of_the_largest_task(tracked, tmp_path):
 def test_a_store_that_refuses_stops_nothing_and_is_said_at_the_end(tmp_path):
     spec = small_sweep(**{"tracking.uri": "mysql://nobody@127.0.0.1:9/nothing"})
     folder = new_folder(spec, tmp_path)
-    book = None
-    with pytest.raises(WmsweepError, match=r"tracking\.uri: MLflow at mysql:.* failed .*ledger is complete"):  # noqa: PT012
-        with Tracker(spec, folder) as tracker:
-            book = Bookkeeper(spec, folder, folder, [tracker])
-            trial_id = book.next_trial()["trial_id"]
-            assert train(book, trial_id, [0.5] * 4) == "finished"
+    tracker = Tracker(spec, folder)
+    book = Bookkeeper(spec, folder, folder, [tracker])
+    trial_id = book.next_trial()["trial_id"]
+    assert train(book, trial_id, [0.5] * 4) == "finished"
+    said = r"tracking\.uri: MLflow at mysql:.* failed .*ledger is complete"
+    with pytest.raises(WmsweepError, match=said), tracker:
+        pass
     assert tracker.error is not None
     assert [t.state for t in Bookkeeper(spec, folder, folder, []).ledger.in_order()] == ["finished"]
 

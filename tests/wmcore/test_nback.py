@@ -126,7 +126,7 @@ SPEC_FIELDS = st.fixed_dictionaries(
         "same_category_foils": st.sampled_from([0.0, 0.5, 1.0]),
         "different_view": st.booleans(),
     }
-)
+).map(lambda fields: fields if "identity" in fields["features"] else {**fields, "same_category_foils": 0.5})
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -507,13 +507,17 @@ def test_no_weight_before_n_means_no_gradient_there(synthetic_bank: FeatureBank)
 def test_published_views_cannot_show_another_view_on_every_match() -> None:
     stimuli = small_stimuli(views={"kind": "published"})
     bank = make_bank(stimuli)
-    with pytest.raises(InputError, match="at least two views") as caught:
-        NBack(NBackSpec(stimuli=stimuli), bank).sample(10, source(), "test")
-    assert "different_view: false" in str(caught.value)
+    with pytest.raises(ValidationError, match="different_view needs at least two views in every split, and test has"):
+        NBackSpec(stimuli=stimuli)
     task = NBack(NBackSpec(stimuli=stimuli, different_view=False), bank)
     frames = executive_frames(task.sample(300, source(), "test"))
     assert all(frame.same["view"] for frame in frames)
     assert not all(frame.same["view"] for frame in executive_frames(task.sample(300, source(), "select")))
+
+
+def test_foils_need_the_identity_feature() -> None:
+    with pytest.raises(ValidationError, match="same_category_foils has no effect without the feature identity"):
+        NBackSpec(features=("location",), same_category_foils=0.2)
 
 
 @pytest.mark.parametrize(

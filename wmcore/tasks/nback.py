@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.special import ndtri
 from torch import Tensor
 from torch.nn import functional
@@ -95,6 +95,23 @@ class NBackSpec(TaskSpec):
         if value <= max(info.data.get("n", (0,))):
             raise ValueError("must exceed the largest n, or no response is ever due")
         return value
+
+    @model_validator(mode="after")
+    def _every_split_has_another_view(self) -> NBackSpec:
+        for split in ("train", "select", "test"):
+            if self.different_view and len(self.stimuli.views.names(split)) < 2:
+                raise ValueError(
+                    f"different_view needs at least two views in every split, and {split} has one: set it to false "
+                    "(an image may then be its own match), or give the split another view"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _foils_have_effect(self) -> NBackSpec:
+        default = type(self).model_fields["same_category_foils"].default
+        if "identity" not in self.features and self.same_category_foils != default:
+            raise ValueError("same_category_foils has no effect without the feature identity: leave it out")
+        return self
 
     def stimulus_spec(self) -> StimulusSpec:
         return self.stimuli

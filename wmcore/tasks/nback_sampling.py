@@ -86,7 +86,7 @@ class FrameSampler:
     the same category and of category matches from the same identity; a fixed share of non-matches are lures.
 
     Raises:
-        InputError: the split holds too few views, locations, categories or identities for the rule.
+        InputError: the split holds too few locations, categories or identities for the rule.
     """
 
     def __init__(self, spec: NBackSpec, images: SplitImages) -> None:
@@ -100,13 +100,6 @@ class FrameSampler:
         self._check()
 
     def _check(self) -> None:
-        if self.spec.different_view and self.n_views < 2:
-            raise InputError(
-                "task.different_view",
-                "needs at least two views in every split",
-                value=True,
-                remedy="Give the split another view, or set different_view: false (an image may then match itself).",
-            )
         if not bool(self._relations[SAME_CATEGORY].any(1).all()):
             raise InputError("task.stimuli.objects", "must have at least 2 identities per category in every split")
         if not bool(self._relations[OTHER_CATEGORY].any(1).all()) or self.n_locations < 2:

@@ -19,7 +19,7 @@ from wmcore.tasks.base import Task
 from wmcore.training.checkpoint import Checkpoint, CheckpointFolder, build_model, load_checkpoint
 from wmcore.training.intervals import Interval, over_replicates, over_trials
 from wmcore.training.trial_spec import TrialSpec
-from wmcore.trials import TrialBatch, of_trials
+from wmcore.trials import Lookup, TrialBatch, of_trials
 
 _AHEAD = 16
 """Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared."""
@@ -102,6 +102,7 @@ class TrainingRun:
         self.history: list[Evaluation] = []
         self.best_step = 0
         self._best_weights = self._weights()
+        self._tables: dict[int, Tensor] = {}
         self._drawn: dict[int, tuple[int, TrialBatch]] = {}
         self._fixed: dict[tuple[int, str, int], TrialBatch] = {}
 
@@ -226,15 +227,25 @@ class TrainingRun:
         size = self.trial.training.batch_size
         if r not in self._drawn or self._drawn[r][0] != block:
             draw = generator(self.trial.seed, "replicate", r, "train", block)
-            self._drawn[r] = block, self.task.sample(size * _AHEAD, draw, "train").to(self.device)
+            self._drawn[r] = block, self._placed(self.task.sample(size * _AHEAD, draw, "train"))
         return self._drawn[r][1].rows(position * size, (position + 1) * size)
 
     def _fixed_batch(self, r: int, split: str, trials: int) -> TrialBatch:
         key = (r, split, trials)
         if key not in self._fixed:
             draw = generator(self.trial.seed, "replicate", r, "evaluation", split)
-            self._fixed[key] = self.task.sample(trials, draw, split).to(self.device)
+            self._fixed[key] = self._placed(self.task.sample(trials, draw, split))
         return self._fixed[key]
+
+    def _placed(self, batch: TrialBatch) -> TrialBatch:
+        """The batch on the run's device; a table that its inputs look rows up in is copied there once."""
+        for name, value in batch.inputs.items():
+            if isinstance(value, Lookup):
+                key = value.table.data_ptr()
+                if key not in self._tables:
+                    self._tables[key] = value.table.to(self.device)
+                batch.inputs[name] = Lookup(self._tables[key], value.index)
+        return batch.to(self.device)
 
     def _evaluation(self, split: str, batches: Sequence[TrialBatch], outputs: Sequence[Tensor]) -> Evaluation:
         """The metrics of each replicate's outputs, with mean and spread."""
