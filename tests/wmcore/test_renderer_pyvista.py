@@ -71,3 +71,23 @@ def test_importing_the_spec_does_not_import_vtk():
     code = "import sys, wmcore.stimuli.spec; print([m for m in sys.modules if m.startswith(('vtk', 'pyvista'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_process_that_has_rendered_can_train():
+    """A crash here is a clash of the LLVM of Mesa's driver with the one of Triton, which torch.optim loads."""
+    code = (
+        "import sys, torch\n"
+        "from wmcore.renderers.pyvista import PyVistaSpec\n"
+        "from wmcore.stimuli.object_sets.procedural import ProceduralSpec\n"
+        "from wmcore.stimuli.views import InterpolatedViews\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "with PyVistaSpec().build() as renderer:\n"
+        "    renderer.render(ProceduralSpec().meshes()[0], InterpolatedViews().views()[0])\n"
+        "weight = torch.nn.Parameter(torch.ones(2))\n"
+        "optimizer = torch.optim.AdamW([weight])\n"
+        "weight.sum().backward()\n"
+        "optimizer.step()\n"
+        "print('trained')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "trained"), done.stderr[-2000:]

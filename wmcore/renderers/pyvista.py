@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
+import importlib.util
 import math
 import os
 from itertools import combinations
@@ -95,6 +97,7 @@ class PyVistaRenderer(Renderer):
     def __init__(self, spec: PyVistaSpec) -> None:
         # VTK would try an X server first and print a warning where there is none.
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+        _load_triton_first()
         # Importing VTK costs seconds, and processes that only train never render.
         import pyvista
 
@@ -169,6 +172,16 @@ class PyVistaRenderer(Renderer):
         if self._plotter is not None:
             self._plotter.close()
             self._plotter, self._actor, self._mesh = None, None, None
+
+
+def _load_triton_first() -> None:
+    """Loads Triton, if there is one, before Mesa's software driver.
+
+    Each brings an LLVM, and torch imports Triton when it first optimises. In one process they get along only if Triton's
+    LLVM came first; the other way round that import crashes the process.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
 
 
 def _osmesa_loads() -> bool:
