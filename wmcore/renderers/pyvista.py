@@ -177,8 +177,8 @@ class PyVistaRenderer(Renderer):
 def _load_triton_first() -> None:
     """Loads Triton, if there is one, before Mesa's software driver.
 
-    Each brings an LLVM, and torch imports Triton when it first optimises. In one process they get along only if Triton's
-    LLVM came first; the other way round that import crashes the process.
+    Each brings an LLVM, and torch imports Triton when it first optimises. In one process they get along only if
+    Triton's came first; the other way round that import crashes the process.
     """
     if importlib.util.find_spec("triton") is not None:
         importlib.import_module("triton")
