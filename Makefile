@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint format benchmarks clean
+.PHONY: install demo test test-faults lint format benchmarks clean
 
 install: $(INSTALLED)
 
@@ -19,7 +19,10 @@ demo: install ## render, train 12 variants, analyse, report: about 5 minutes on 
 	$(BIN)/wmsweep run search_spaces/quickstart.yaml
 
 test: install ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
+
+test-faults: install ## tests that kill what they started
+	$(BIN)/python -m pytest -m faults
 
 lint: install
 	$(BIN)/ruff format --check .
