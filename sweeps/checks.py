@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeps.banks import stimulus_specs
 from sweeps.nearest import nearest_hint
 from wmcore.errors import InputError
 from wmcore.recording import resolve
@@ -38,6 +39,7 @@ def check_sweep(spec: SweepSpec) -> None:
         _metric_is_reported(spec, trial, point)
         _evaluated_in_time(spec, trial, point)
         _recording_fits(spec, trial)
+    stimulus_specs(spec)
 
 
 def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:

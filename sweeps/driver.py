@@ -8,6 +8,7 @@ from pathlib import Path
 from ray import tune
 from rich.console import Console
 
+from sweeps.banks import stimulus_specs
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.cluster import connected, slots
 from sweeps.folder import driver_lock, open_folder, stimuli_folder
@@ -17,7 +18,7 @@ from sweeps.native_output import stderr_in
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
 from sweeps.spec import SweepSpec
-from sweeps.stimuli import prepare_stimuli, stimulus_specs
+from sweeps.stimuli import check_splits, prepare_stimuli
 from sweeps.tracking import Tracker
 from sweeps.trainable import VariantTrainable
 from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
@@ -60,6 +61,7 @@ def run_sweep(
             with display.stage("Start Ray"):
                 stack.enter_context(connected(address))
             prepare_stimuli(spec, stimuli_folder(storage), display)
+            check_splits(spec, stimuli_folder(storage))
             search(spec, folder, stimuli_folder(storage), tracker, display)
             track_best_checkpoints(spec, folder, tracker)
             found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)

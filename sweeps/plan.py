@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from sweeps.banks import stimulus_specs
 from sweeps.schedule import Asha, stopping_rule
 from sweeps.spec import SweepSpec
-from sweeps.stimuli import stimulus_specs
 from wmcore.registry import kind_of
 from wmcore.seeding import numpy_generator
 from wmcore.training.checkpoint import build_model

@@ -13,12 +13,12 @@ import yaml
 from analysis_jobs import report_figures as figures
 from analysis_jobs.analyse import RECORDING, Outcome
 from analysis_jobs.report import AnalysisView, Headline, ReportData, write
+from sweeps.banks import stimulus_specs
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.mechanism import chosen_trials, outcomes
 from sweeps.schedule import Asha, stopping_rule
 from sweeps.space import LogUniform
 from sweeps.spec import SweepSpec
-from sweeps.stimuli import stimulus_specs
 from sweeps.table import baselines, summary, test_metric, variants
 from wmcore.stimuli.contact_sheet import contact_sheet
 from wmcore.stimuli.feature_bank import FeatureBank
@@ -77,6 +77,8 @@ def _headline(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> Head
         return None
     name = test_metric(spec)
     split, _, metric = name.partition("/")
+    if best.result["metrics"][name] is None:
+        return None
     low, high = best.result["intervals"][name]
     return Headline(
         variant=best.number,

@@ -1,30 +1,13 @@
-"""The stage that makes a sweep's image and feature banks, for every stimulus spec that its space can name."""
+"""The stage that makes a sweep's image and feature banks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from analysis_jobs.render import prepare
+from sweeps.banks import stimulus_specs
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec
-from wmcore.seeding import numpy_generator
-from wmcore.stimuli.spec import StimulusSpec
-
-_DRAWS = 256
-
-
-def stimulus_specs(spec: SweepSpec) -> list[StimulusSpec]:
-    """The different stimulus specs of a sweep: at every end of its space and at random points of it."""
-    generator = numpy_generator(0, "stimulus specs")
-    points = spec.search.space.corner_points()
-    if any(path.startswith("task") for path in spec.search.space.paths):
-        points += [spec.search.space.point(generator) for _ in range(_DRAWS)]
-    found: dict[str, StimulusSpec] = {}
-    for point in points:
-        stimuli = spec.trial_for(point).task.stimulus_spec()
-        if stimuli is not None:
-            found[stimuli.content_hash()] = stimuli
-    return list(found.values())
 
 
 def prepare_stimuli(spec: SweepSpec, folder: Path, display: Display) -> None:
@@ -36,3 +19,14 @@ def prepare_stimuli(spec: SweepSpec, folder: Path, display: Display) -> None:
     for stimuli in stimulus_specs(spec):
         with display.stage("Stimuli and features") as update:
             prepare(stimuli, folder, update)
+
+
+def check_splits(spec: SweepSpec, folder: Path) -> None:
+    """Draws a trial of every split of every task, so that stimuli that are too few are met before workers start.
+
+    Raises:
+        InputError: a split is too small for the task's sampling.
+    """
+    tasks = {task.content_hash(): task for task in (spec.trial_for(p).task for p in spec.search.space.corner_points())}
+    for task in tasks.values():
+        task.build(folder).check_splits(spec.trial.seed)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sweeps.banks import stimulus_specs
 from sweeps.loading import load_sweep
 from sweeps.nearest import nearest
 from sweeps.spec import SweepSpec
@@ -185,3 +186,14 @@ def test_nearest():
     assert nearest("MODEL.CELL", names) == "model.cell"
     assert nearest("zzz", names) is None
     assert nearest("x", []) is None
+
+
+def test_a_sweep_needs_one_bank_for_each_choice_of_its_stimuli(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    colours = "search.space.task.stimuli.objects.color={choice: [true, false]}"
+    assert len(stimulus_specs(load_sweep(path, []))) == 1
+    found = stimulus_specs(load_sweep(path, [colours]))
+    assert [stimuli.objects.color for stimuli in found] == [True, False]
+    with pytest.raises(InputError, match=r"changes the stimuli and must be a choice"):
+        load_sweep(path, ["search.space.task.stimuli.objects.seed={int: [0, 9]}"])

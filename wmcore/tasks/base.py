@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from wmcore.seeding import generator
 from wmcore.spec import Spec
 from wmcore.stimuli.spec import StimulusSpec
 from wmcore.trials import TrialBatch
@@ -84,6 +85,16 @@ class Task(ABC):
         Raises:
             InputError: there is no such split, or its stimuli are too few for the spec.
         """
+
+    def check_splits(self, seed: int) -> None:
+        """Draws a trial of every split: stimuli that are too few for one are met now, and not after the training that
+        leads up to it.
+
+        Raises:
+            InputError: see ``sample``.
+        """
+        for split in self.splits:
+            self.sample(1, generator(seed, "check", split), split)
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: TrialBatch) -> Tensor:

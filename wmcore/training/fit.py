@@ -89,9 +89,7 @@ class TrainingRun:
         self.trial, self.device = trial, torch.device(device)
         self.seeds = list(range(trial.replicates) if seeds is None else seeds)
         self.task: Task = trial.task.build(stimuli)
-        for split in self.task.splits:
-            # Stimuli that are too few for a split are met now, and not after the training that leads up to it.
-            self.task.sample(1, generator(trial.seed, "check", split), split)
+        self.task.check_splits(trial.seed)
         self.models: list[SequenceModel] = [build_model(trial, r).to(self.device) for r in self.seeds]
         optimizer = trial.training.optimizer
         self.optimizers = [
