@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $(INSTALLED)
 
-demo: install ## render, train 12 variants, analyse, report: about 5 minutes on 2 cores
+demo: install ## render, train 12 variants, analyse, report: minutes on 2 cores
 	$(BIN)/wmsweep run search_spaces/quickstart.yaml
 
 test: install ## the whole test suite

@@ -26,7 +26,10 @@ def run(
     overrides: SetOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Run a sweep to its report; on a finished folder show its table; on an unfinished one go on."""
+    """Run a sweep to its report, or go on with one.
+
+    A finished folder is left as it is and its table shown; a changed spec is refused.
+    """
     from rich.console import Console
 
     from sweeps.driver import run_sweep
@@ -46,7 +49,7 @@ def run(
 
 
 def plan(spec: SpecArgument, overrides: SetOption = None) -> None:
-    """Say what a sweep would do: cells or budget, parameters of the networks, stimuli."""
+    """Say what a sweep would do, without doing it."""
     from rich.console import Console
 
     from sweeps.loading import load_sweep
@@ -56,7 +59,7 @@ def plan(spec: SpecArgument, overrides: SetOption = None) -> None:
 
 
 def status(folder: FolderArgument) -> None:
-    """Show how far a sweep is, from its ledger alone; works while it runs."""
+    """Show how far a sweep is, from its ledger alone."""
     from rich.console import Console
 
     from sweeps.folder import read_folder
@@ -69,7 +72,10 @@ def status(folder: FolderArgument) -> None:
 
 
 def verify(folder: FolderArgument) -> None:
-    """Prove that nothing was lost or counted twice: ledger, checkpoints, Optuna and MLflow agree."""
+    """Prove that nothing was lost or counted twice.
+
+    Ledger, checkpoints, Optuna and MLflow must agree.
+    """
     from rich.console import Console
 
     from sweeps.folder import read_folder
@@ -79,13 +85,14 @@ def verify(folder: FolderArgument) -> None:
     found = checks(spec, folder, ledger)
     console = Console()
     for check in found:
-        console.print(f"{'[green]ok  [/]' if check.holds else '[red]FAIL[/]'}  {check.name}: {check.figures}")
+        mark = "[green]ok  [/]" if check.holds else "[red]FAIL[/]"
+        console.print(f"{mark}  {check.name}: {check.figures}", soft_wrap=True)
     if not all(check.holds for check in found):
         raise WmsweepError(f"{folder} is not consistent: see the lines marked FAIL above.")
 
 
 def analyze(folder: FolderArgument, address: AddressOption = None) -> None:
-    """Record and analyse the best checkpoints again, and write the report anew."""
+    """Analyse the best checkpoints again; write the report."""
     from rich.console import Console
 
     from sweeps.driver import analyse_again
@@ -97,7 +104,7 @@ def analyze(folder: FolderArgument, address: AddressOption = None) -> None:
 
 
 def report(folder: FolderArgument) -> None:
-    """Write a sweep's report anew from what is there."""
+    """Write a sweep's report from what is there."""
     from sweeps.folder import read_folder, stimuli_folder
     from sweeps.report import write_report
 
@@ -107,7 +114,7 @@ def report(folder: FolderArgument) -> None:
 
 
 def render(spec: SpecArgument, storage: StorageOption = Path("runs"), overrides: SetOption = None) -> None:
-    """Render a sweep's stimuli and compute their frozen features, without training anything."""
+    """Make a sweep's images and features; train nothing."""
     from rich.console import Console
 
     from sweeps.driver import render_stimuli
@@ -124,7 +131,7 @@ def ui(
     folder: FolderArgument,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
-    """Open MLflow on a sweep's store (on this machine only); Ctrl-C ends it."""
+    """Open MLflow on a sweep's store; Ctrl-C ends it."""
     import os
     import sys
 
