@@ -25,7 +25,7 @@ SWEEP, TRIAL = "wmsweep.sweep", "wmsweep.trial_id"
 _STATE = "wmsweep.state"
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
-"""Metrics with a curve; the other splits have one final value each, of which only the accuracies are logged."""
+"""Metrics with a curve; of the other splits only the objective's metric is logged, once."""
 _LONGEST_VALUE = 500
 
 for name in ("mlflow", "alembic"):
@@ -71,10 +71,11 @@ class Tracker:
         result = trial.result or {}
         now = int(time.time() * 1000)
         final = result.get("metrics", {})
+        objective = self.spec.search.objective.metric.partition("/")[2]
         batch = [
             Metric(f"final/{k}", v, now, step)
             for k, v in final.items()
-            if v is not None and k.endswith("/accuracy") and not k.startswith("select/")
+            if v is not None and k.endswith(f"/{objective}") and not k.startswith("select/")
         ]
         tags = [RunTag(_STATE, state), RunTag("wmsweep.steps", str(step))]
         tags += [RunTag("wmsweep.reason", reason)] if reason else []
