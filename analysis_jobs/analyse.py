@@ -6,9 +6,10 @@ Each item is one network: a checkpoint and a replicate. What fails is reported b
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from wmcore.models.base import SequenceModel
 
+OUTCOMES = "outcomes.json"
+"""File of a network's folder that says what became of its recording and of each analysis."""
 RECORDING = "recording"
 """``analysis`` of the outcome that says how the recording went; it comes first for every item."""
 
@@ -134,8 +137,49 @@ def analyse(
     return [outcome for i in range(len(rows)) for outcome in found[i]]
 
 
+def store_outcomes(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes what became of a network's analyses beside their results, with paths relative to that folder."""
+    plain = [
+        {
+            **asdict(outcome),
+            "checkpoint": Path(outcome.checkpoint).name,
+            "table": Path(outcome.table).name,
+            "figures": [Path(figure).name for figure in outcome.figures],
+        }
+        for outcome in outcomes
+    ]
+    temporary = folder / f".{OUTCOMES}.{os.getpid()}"
+    temporary.write_text(json.dumps(plain))
+    temporary.replace(folder / OUTCOMES)
+
+
+def load_outcomes(folder: Path) -> list[Outcome] | None:
+    """What became of a network's analyses; None when they have not been run to their end."""
+    try:
+        found = [Outcome(**plain) for plain in json.loads((folder / OUTCOMES).read_text())]
+    except (OSError, ValueError, TypeError):
+        return None
+    return [
+        replace(
+            outcome,
+            table=str(folder / outcome.table) if outcome.table else "",
+            figures=[str(folder / figure) for figure in outcome.figures],
+        )
+        for outcome in found
+    ]
+
+
 def analyse_one(item: Item, analyses: Sequence[AnalysisSpec], recording: RecordingSpec) -> list[Outcome]:
-    """Records and analyses one network in this process; a failure becomes the outcome of the part that failed."""
+    """Records and analyses one network in this process; a failure becomes the outcome of the part that failed.
+
+    What became of each part is also written to the item's folder, once all are through.
+    """
+    outcomes = _outcomes(item, analyses, recording)
+    store_outcomes(item.output, outcomes)
+    return outcomes
+
+
+def _outcomes(item: Item, analyses: Sequence[AnalysisSpec], recording: RecordingSpec) -> list[Outcome]:
     start = time.monotonic()
     trial_id = ""
 

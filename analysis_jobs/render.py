@@ -6,16 +6,18 @@ everything is there. A bank is made whole or not at all, so an interrupted job i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from pydantic import ValidationError
 from ray.data import ActorPoolStrategy, Dataset, from_items
 
 from analysis_jobs.quiet import quiet
-from wmcore.errors import MissingPartError, WmsweepError
+from wmcore.errors import InputError, MissingPartError, WmsweepError
 from wmcore.stimuli.feature_bank import (
     FeatureBank,
     cached_feature_bank,
@@ -42,7 +44,7 @@ def prepare(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> FeatureBank:
-    """The feature bank of a spec: the one on disk, or rendered and computed on an initialised Ray.
+    """The feature bank of a spec, with its image bank: those on disk, or rendered and computed on an initialised Ray.
 
     Args:
         spec: the stimuli.
@@ -57,11 +59,13 @@ def prepare(
         RuntimeError: Ray is not initialised.
     """
     cached = cached_feature_bank(folder, spec)
-    if cached is not None:
+    has_images = image_bank_folder(folder, spec).exists()
+    # Contact sheets and reports show the images, so a bank of them that was deleted is made again.
+    if cached is not None and has_images:
         return cached
     if not ray.is_initialized():
         raise RuntimeError("ray must be initialised before stimuli are prepared")
-    images = ImageBank.load(folder, spec) if image_bank_folder(folder, spec).exists() else None
+    images = ImageBank.load(folder, spec) if has_images else None
     objects = len(spec.objects.meshes())
     views = len(spec.views.views())
     cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -80,15 +84,20 @@ def prepare(
         if images is None:
             # A renderer feeds several backbones: it is the faster by far.
             data = rendered(data, spec, max(1, workers // 4))
-        data = _through(data, _FeatureActor, spec, workers)
+        if cached is None:
+            data = _through(data, _FeatureActor, spec, workers)
         for row in data.iter_rows():
             if row["error"]:
                 raise _error_from(row["error"])
-            renders[row["object"]], features[row["object"]] = row["renders"], row["features"]
+            renders[row["object"]] = row["renders"]
+            if cached is None:
+                features[row["object"]] = row["features"]
             if progress is not None:
-                progress(len(features) * views, objects * views)
+                progress(len(renders) * views, objects * views)
     if images is None:
         images = write_image_bank(folder, spec, (renders[index] for index in range(objects)))
+    if cached is not None:
+        return cached
     table = torch.from_numpy(np.concatenate([features[index] for index in range(objects)]))
     bank = write_feature_bank(folder, spec, images, table)
     enforce(bank.gate, spec.gate)
@@ -116,9 +125,7 @@ class _RenderActor:
     """Object numbers -> renders; one scene for the life of the actor."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = StimulusSpec.parse(spec)
-        self.meshes = self.spec.objects.meshes()
-        self.views = self.spec.views.views()
+        self.data = spec
         self.renderer = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -126,7 +133,9 @@ class _RenderActor:
         try:
             # Started here and not in the constructor, where an error would only show as a dead actor.
             if self.renderer is None:
-                self.renderer = self.spec.renderer.build()
+                spec = _parsed(self.data)
+                self.meshes, self.views = spec.objects.meshes(), spec.views.views()
+                self.renderer = spec.renderer.build()
             pixels = render_object(self.renderer, self.meshes[index], self.views)
         except WmsweepError as error:
             return {"object": [index], "renders": np.zeros((1, 1), dtype=np.uint8), "error": [_error_text(error)]}
@@ -137,7 +146,7 @@ class _FeatureActor:
     """Renders -> features; the backbone is loaded once."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = StimulusSpec.parse(spec)
+        self.data = spec
         self.backbone = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -146,18 +155,36 @@ class _FeatureActor:
         if not text:
             try:
                 if self.backbone is None:
-                    self.backbone = self.spec.backbone.build()
+                    self.backbone = _parsed(self.data).backbone.build()
                 found = object_features(self.backbone, np.asarray(batch["renders"][0])).numpy()[None]
             except WmsweepError as error:
                 text = _error_text(error)
         return {"object": batch["object"], "renders": batch["renders"], "features": found, "error": [text]}
 
 
+def _parsed(data: dict[str, Any]) -> StimulusSpec:
+    """The stimuli as the driver checked them; a worker elsewhere may lack a file that they name."""
+    try:
+        return StimulusSpec.parse(data)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        remedy = "Make it available on every machine of the cluster."
+        raise InputError(where, f"is refused by a worker ({fault['msg']})", remedy=remedy) from error
+
+
 def _error_text(error: WmsweepError) -> str:
-    return f"{type(error).__name__}\n{error}"
+    """An error as text that crosses the border of a process."""
+    fields = {}
+    if isinstance(error, InputError):
+        names = ["where", "rule", "remedy", "source", *(["value"] if error.has_value else [])]
+        fields = {name: getattr(error, name) for name in names}
+    return json.dumps({"kind": type(error).__name__, "text": str(error), "fields": fields}, default=str)
 
 
 def _error_from(text: str) -> WmsweepError:
-    """The error of a worker as one that the command line shows as a paragraph."""
-    name, message = text.split("\n", 1)
-    return MissingPartError(message) if name == "MissingPartError" else WmsweepError(message)
+    """The error of a worker as one that the command line shows as a paragraph, with its exit code."""
+    found = json.loads(text)
+    if found["kind"] == "InputError":
+        return InputError(**found["fields"])
+    return (MissingPartError if found["kind"] == "MissingPartError" else WmsweepError)(found["text"])

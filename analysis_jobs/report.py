@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ class Headline:
     Attributes:
         interval: 95 % interval of the estimate, with its unit in ``n``.
         baselines: policy -> score on the same trials.
+        single: one network was trained, so that the interval says nothing of other seeds.
     """
 
     variant: int
@@ -28,6 +31,7 @@ class Headline:
     interval: tuple[float, float]
     n: str
     baselines: Mapping[str, float]
+    single: bool
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,26 @@ class ReportData:
 
 
 def write(data: ReportData, folder: Path) -> Path:
-    """Writes ``index.html`` and ``figures/`` into a folder; returns the page.
+    """Writes ``index.html`` and ``files/`` into a folder; returns the page.
 
-    Analyses and contact sheets are linked where they lie, relative to the page, so that the sweep's folder can be
-    moved as a whole.
+    Everything that the page shows is copied beside it, so that the folder can be moved, sent and opened on its own.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    files = folder / "files"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir(parents=True)
     for name, figure in data.figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=150)
+        figure.savefig(files / f"{name}.png", dpi=150)
+
+    def beside(path: Path, prefix: str = "") -> str:
+        copy = files / (re.sub(r"[^A-Za-z0-9]+", "_", prefix) + path.name)
+        shutil.copyfile(path, copy)
+        return copy.relative_to(folder).as_posix()
+
     environment = Environment(
         loader=PackageLoader("analysis_jobs"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["table"] = html_table
-    environment.filters["link"] = lambda path: os.path.relpath(path, folder)
+    environment.filters["beside"] = beside
     page = folder / "index.html"
     temporary = folder / f".index.{os.getpid()}.html"
     temporary.write_text(environment.get_template("report.html.j2").render(data=data))

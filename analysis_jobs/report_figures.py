@@ -97,7 +97,9 @@ def by_metric(scores: pd.DataFrame, name: str, policies: Sequence[str]) -> Figur
     splits = len(set(scores["split"]))
     rows = math.ceil(splits / 2)
     figure = Figure(figsize=(9, 0.9 + 2.1 * rows), layout="constrained")
-    least = float(np.nanmin(scores[["estimate", "ci_low", *policies]].to_numpy(dtype=float)))
+    shown = scores[["estimate", "ci_low", "ci_high", *policies]].to_numpy(dtype=float)
+    least, most = float(np.nanmin(shown)), float(np.nanmax(shown))
+    margin = 0.05 * (most - least or 1.0)
     for i, (split, panel) in enumerate(scores.groupby("split", sort=False)):
         axes = figure.add_subplot(rows, 2, i + 1)
         estimate = panel["estimate"].to_numpy(dtype=float)
@@ -108,7 +110,7 @@ def by_metric(scores: pd.DataFrame, name: str, policies: Sequence[str]) -> Figur
             label = policy.replace("_", " ") if i == 0 else ""
             axes.hlines(panel[policy], x - 0.4, x + 0.4, ls=line, color="0.35", lw=1.2, label=label)
         axes.set_xticks(x, [_tick(metric, name) for metric in panel["metric"]], rotation=60, ha="right", fontsize=7)
-        axes.set_ylim(least - 0.05, 1.03)
+        axes.set_ylim(least - margin, most + margin)
         axes.set_title(str(split).replace("_", " "), fontsize=10, loc="left")
         if i % 2 == 0:
             axes.set_ylabel(name)

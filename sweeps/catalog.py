@@ -20,6 +20,7 @@ def catalog() -> dict[str, dict[str, str]]:
     from wmcore.renderers.base import RendererSpec
     from wmcore.stimuli.backbones.base import BackboneSpec
     from wmcore.stimuli.object_sets.base import ObjectSetSpec
+    from wmcore.stimuli.views import AnyViews
     from wmcore.tasks.base import TaskSpec
 
     groups: dict[str, Mapping[str, type[Spec]]] = {
@@ -28,6 +29,7 @@ def catalog() -> dict[str, dict[str, str]]:
         "analyses": kinds(import_module("wmcore.analyses"), AnalysisSpec),
         "renderers": kinds(import_module("wmcore.renderers"), RendererSpec),
         "object sets": kinds(import_module("wmcore.stimuli.object_sets"), ObjectSetSpec),
+        "views": _union_kinds(AnyViews),
         "backbones": kinds(import_module("wmcore.stimuli.backbones"), BackboneSpec),
         "samplers": _union_kinds(AnySampler),
         "schedulers": _union_kinds(AnyScheduler),

@@ -32,13 +32,14 @@ def check_sweep(spec: SweepSpec) -> None:
     _paths_exist(spec, base)
     _paths_apart(spec)
     _analyses_distinct(spec)
+    _objective_decides(spec)
     generator = np.random.default_rng(0)
     points = [*spec.search.space.corner_points(), *(spec.search.space.point(generator) for _ in range(RANDOM_POINTS))]
     for point in points:
         trial = _trial_at(spec, point)
         _metric_is_reported(spec, trial, point)
         _evaluated_in_time(spec, trial, point)
-        _recording_fits(spec, trial)
+        _recording_and_analyses_fit(spec, trial, point)
     stimulus_specs(spec)
 
 
@@ -90,6 +91,25 @@ def _paths_apart(spec: SweepSpec) -> None:
                 )
 
 
+def _objective_decides(spec: SweepSpec) -> None:
+    """In a sweep the best weights are those that are best by its objective."""
+    given, fields = spec.trial.evaluation, type(spec.trial.evaluation).model_fields
+    for name, decided in (("best_metric", spec.search.objective.metric), ("best_mode", spec.search.objective.mode)):
+        if getattr(given, name) not in (fields[name].default, decided):
+            raise InputError(
+                f"trial.evaluation.{name}",
+                f"has no effect in a sweep, where search.objective decides ({decided})",
+                value=getattr(given, name),
+                remedy="Leave it out.",
+            )
+        if f"evaluation.{name}" in spec.search.space.paths:
+            raise InputError(
+                f"search.space.evaluation.{name}",
+                "has no effect, because search.objective decides which weights are best",
+                remedy="Remove it.",
+            )
+
+
 def _analyses_distinct(spec: SweepSpec) -> None:
     seen: set[str] = set()
     for index, analysis in enumerate(spec.analyses):
@@ -103,7 +123,7 @@ def _analyses_distinct(spec: SweepSpec) -> None:
 
 def _trial_at(spec: SweepSpec, point: Mapping[str, Any]) -> TrialSpec:
     try:
-        return spec.trial_for(point)
+        return spec.variant_at(point)
     except InputError as error:
         raise _blame(error, spec, point) from error
 
@@ -193,8 +213,20 @@ def _evaluated_in_time(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, An
         )
 
 
-def _recording_fits(spec: SweepSpec, trial: TrialSpec) -> None:
-    resolve(spec.recording, trial.model.recordable(), trial.task.split_names())
+def _recording_and_analyses_fit(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
+    recording = resolve(spec.recording, trial.model.recordable(), trial.task.split_names())
+    conditions = {**trial.task.condition_dims(), "targets": ("trial", "time"), "lengths": ("trial",)}
+    steps = trial.task.model_dump().get("steps")  # not every task has a fixed number
+    for index, analysis in enumerate(spec.analyses):
+        try:
+            analysis.check(conditions, recording.states or (), steps, f"analyses.{index}")
+        except InputError as error:
+            searched = {path: value for path, value in point.items() if path.split(".")[0] in ("task", "model")}
+            at = f" (at {_written(searched)})" if searched else ""
+            rule = error.rule + at
+            if not error.has_value:
+                raise InputError(error.where, rule, remedy=error.remedy) from error
+            raise InputError(error.where, rule, value=error.value, remedy=error.remedy) from error
 
 
 def _kind(trial: TrialSpec) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,14 +29,21 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
+PROBE_SECONDS = 18.0
+CONNECT_SECONDS = 3.0
+REMEDY = "Start one with cluster/local.sh, name the address of one that runs, or leave --address out."
+
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
     """A connection to Ray: ``address`` as of ``ray.init``; None starts one here and ends it afterwards.
 
     Raises:
-        InputError: nothing runs at the address.
+        InputError: no Ray runs at the address.
     """
+    if address is not None:
+        check_address(address)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -43,13 +54,41 @@ def connected(address: str | None = None) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except ConnectionError as error:
-        raise InputError(
-            "--address", f"cannot be reached ({error})", value=address, remedy="Start Ray: cluster/local.sh."
-        ) from error
+        raise _unreachable(address, str(error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Checks within 20 s that a Ray answers at an address: ``auto``, or host:port, with or without ``ray://``.
+
+    Raises:
+        InputError: it is no address, or no Ray answers there.
+    """
+    parts = re.fullmatch(r"(?:ray://)?(\[[^\]]+\]|[^\s:/]+):(\d{1,5})", address)
+    if address != "auto" and (parts is None or not 0 < int(parts[2]) < 65536):
+        raise InputError("--address", "must be auto or host:port, as in 127.0.0.1:6379", value=address, remedy=REMEDY)
+    if parts is not None:
+        try:
+            socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise _unreachable(address, error.strerror or str(error)) from error
+    # In a process of its own: ray.init itself tries for minutes where no Ray answers, and no setting shortens that.
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unreachable(address, f"no Ray answered within {PROBE_SECONDS:g} s") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"its client ended with code {done.returncode}"]
+        raise _unreachable(address, said[-1])
+
+
+def _unreachable(address: str | None, why: str) -> InputError:
+    return InputError("--address", f"must lead to a running Ray ({why})", value=address, remedy=REMEDY)
 
 
 def slots(spec: SweepSpec) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sweeps.storage import check_storage, existing_part
+from sweeps.storage import check_storage, existing_part, storage_folder
 from wmcore.errors import InputError
 
 State = Literal["ok", "missing", "optional"]
@@ -122,7 +122,7 @@ def _disk(storage: Path) -> Finding:
         check_storage(storage)
     except InputError as error:
         return Finding("disk", "missing", f"{storage} cannot be written", str(error))
-    folder = storage.expanduser().absolute()
+    folder = storage_folder(storage)
     free = shutil.disk_usage(existing_part(folder)).free / 2**30
     if free < LEAST_DISK_GB:
         remedy = f"Free at least {LEAST_DISK_GB:g} GiB, or name a folder on another disk with --storage."
@@ -142,10 +142,11 @@ def _rendering() -> Finding:
     if done.returncode == 0:
         return Finding("rendering", "ok", "PyVista rendered an image off-screen")
     said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
-    remedy = "Install Mesa's EGL (Debian and Ubuntu: apt-get install libegl1)."
-    return Finding(
-        "rendering", "missing", "PyVista cannot render", f"{said[-1]} {remedy if 'EGL' not in said[-1] else ''}"
-    )
+    # Here, because doctor must start where much is missing.
+    from wmcore.renderers.pyvista import INSTALL_GL
+
+    remedy = said[-1] if INSTALL_GL in said[-1] else f"{said[-1]} {INSTALL_GL}"
+    return Finding("rendering", "missing", "PyVista cannot render", remedy)
 
 
 def _gpu() -> Finding:

@@ -13,7 +13,7 @@ from sweeps.bookkeeper import Bookkeeper
 from sweeps.cluster import connected, slots
 from sweeps.folder import driver_lock, open_folder, stimuli_folder
 from sweeps.ledger import Ledger
-from sweeps.mechanism import analyse_best, is_analysed, raise_failures, track_best_checkpoints
+from sweeps.mechanism import analyse_best, failures, is_analysed, track_results
 from sweeps.native_output import stderr_in
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
@@ -29,17 +29,22 @@ LIBRARY_LOG = "libraries.log"
 """File of a sweep's folder that takes what compiled libraries write to the terminal."""
 
 
+TRACKED = "tracked"
+"""Empty file of a sweep's folder: everything in it has reached MLflow."""
+
+
 def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
-    """Every trial has ended, every analysis is there, and so is the report."""
+    """Every trial has ended, every analysis is there, the report is written, and MLflow has it all."""
     counts = ledger.counts()
     searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.trials)
-    return searched and is_analysed(spec, folder, ledger) and report_path(folder).exists()
+    written = report_path(folder).exists() and (folder / TRACKED).exists()
+    return searched and written and is_analysed(spec, folder, ledger)
 
 
 def run_sweep(
     spec: SweepSpec, storage: Path, console: Console, *, source: Path | None = None, address: str | None = None
-) -> Path:
-    """Runs a sweep to its end, or goes on with one; returns its folder. A complete one is left as it is.
+) -> tuple[Path, list[str]]:
+    """Runs a sweep to its end, or goes on with one. A complete one is left as it is.
 
     Args:
         spec: what to run.
@@ -48,44 +53,59 @@ def run_sweep(
         source: the spec file, copied into the folder.
         address: a running Ray to use; None starts one on this machine.
 
+    Returns:
+        The sweep's folder, and a sentence for each thing that failed without stopping it.
+
     Raises:
         WmsweepError: see the parts; what was done so far stays and is gone on with at the next call.
     """
     storage = storage.resolve()
     folder, ledger = open_folder(spec, storage, source)
     if is_complete(spec, folder, ledger):
-        return folder
-    display = Display(console, spec)
+        return folder, problems(spec, folder)
+    display, stimuli = Display(console, spec), stimuli_folder(storage)
     with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), Tracker(spec, folder) as tracker:
         with ExitStack() as stack:
-            with display.stage("Start Ray"):
+            with display.stage("Start Ray and MLflow"):
                 stack.enter_context(connected(address))
-            prepare_stimuli(spec, stimuli_folder(storage), display)
-            check_splits(spec, stimuli_folder(storage))
-            search(spec, folder, stimuli_folder(storage), tracker, display)
-            track_best_checkpoints(spec, folder, tracker)
-            found = analyse_best(spec, folder, stimuli_folder(storage), tracker, display)
-        with display.stage("Write the report"):
-            _report(spec, folder, tracker)
-        raise_failures(found)
-    return folder
+                tracker.wait_until_open()
+            prepare_stimuli(spec, stimuli, display)
+            check_splits(spec, stimuli)
+            search(spec, folder, stimuli, tracker, display)
+            analyse_best(spec, folder, stimuli, display)
+        _report(spec, folder, tracker, display)
+    return folder, _tracked(folder, tracker) + problems(spec, folder)
 
 
-def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: str | None = None) -> Path:
-    """Records and analyses the best checkpoints of a folder anew; returns the report."""
+def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: str | None = None) -> list[str]:
+    """Records and analyses the best checkpoints of a folder anew and writes the report; returns what failed."""
     display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
     with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), Tracker(spec, folder) as tracker:
         with connected(address):
-            found = analyse_best(spec, folder, stimuli, tracker, display, again=True)
-        page = _report(spec, folder, tracker)
-        raise_failures(found)
-    return page
+            tracker.wait_until_open()
+            analyse_best(spec, folder, stimuli, display, again=True)
+        _report(spec, folder, tracker, display)
+    return _tracked(folder, tracker) + problems(spec, folder)
 
 
-def _report(spec: SweepSpec, folder: Path, tracker: Tracker) -> Path:
-    page = write_report(spec, folder, stimuli_folder(folder.parent))
-    tracker.artifact(None, page.parent, "report")
-    return page
+def problems(spec: SweepSpec, folder: Path) -> list[str]:
+    """A sentence for each trial and each analysis of a sweep that failed."""
+    failed = [trial for trial in Ledger(folder / "ledger.jsonl").in_order() if trial.state == "failed"]
+    return [f"variant {trial.number} failed: {trial.reason}" for trial in failed] + failures(spec, folder)
+
+
+def _report(spec: SweepSpec, folder: Path, tracker: Tracker, display: Display) -> None:
+    with display.stage("Write the report"):
+        page = write_report(spec, folder, stimuli_folder(folder.parent))
+        track_results(spec, folder, tracker)
+        tracker.artifact(None, page.parent, "report")
+
+
+def _tracked(folder: Path, tracker: Tracker) -> list[str]:
+    if tracker.problem:
+        return [tracker.problem]
+    (folder / TRACKED).touch()
+    return []
 
 
 def render_stimuli(spec: SweepSpec, storage: Path, console: Console) -> list[Path]:

@@ -49,6 +49,12 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
         # Two drivers may start at the same moment: only one of them begins the ledger.
         with driver_lock(folder):
             ledger = Ledger(folder / "ledger.jsonl")
+            if ledger.spec is None and (folder / "trials").exists():
+                raise InputError(
+                    str(folder),
+                    "holds trials but not the ledger that says what they are",
+                    remedy="Restore ledger.jsonl from a backup, or give the new sweep another name.",
+                )
             if ledger.spec is None:
                 if source is not None:
                     (folder / "spec.yaml").write_text(source.read_text())
@@ -75,6 +81,19 @@ def read_folder(folder: Path) -> tuple[SweepSpec, Ledger]:
             str(folder), "is not the folder of a sweep: it holds no ledger.jsonl", remedy="Name DIR/<name> of a run."
         )
     return SweepSpec.parse(ledger.spec), ledger
+
+
+def is_driven(folder: Path) -> bool:
+    """Whether a driver holds the folder just now."""
+    path = folder / "driver.lock"
+    if not path.exists():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager

@@ -67,10 +67,11 @@ class Ledger:
     """Appends events and keeps the trials that they describe. No file stays open between appends."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what there is. A torn last line (the driver was killed while writing it) never happened.
+        """Reads what there is. A torn last line (without its end: the driver was killed while writing it) never
+        happened.
 
         Raises:
-            InputError: a line other than the last is damaged, or was written by a newer version.
+            InputError: a line that has its end is damaged, or was written by a newer version.
         """
         self.path = path
         self.trials: dict[str, TrialRecord] = {}
@@ -123,13 +124,10 @@ class Ledger:
 
     def _whole_lines(self) -> Iterator[dict[str, Any]]:
         data = self.path.read_bytes()
-        lines = data.split(b"\n")
-        for number, raw in enumerate(lines[:-1], start=1):
+        for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
             try:
                 line = json.loads(raw)
             except ValueError as error:
-                if number == len(lines) - 1:
-                    return
                 raise self._damaged(number) from error
             self._whole_bytes += len(raw) + 1
             yield line

@@ -89,7 +89,11 @@ def _missing(path: Path, data: Any, allowed: Allowed) -> InputError:
 
 def _unknown_key(path: Path, data: Any, allowed: Allowed) -> InputError:
     name, parent = str(path[-1]), path[:-1]
-    fields = allowed.fields(parent, data)
+    fields, kinds = allowed.fields(parent, data), allowed.kinds(parent, data)
+    if name in kinds and "kind" not in fields:
+        given = [key for key in value_at(data, parent) if key in kinds]
+        rule = f"must be one distribution, and {len(given)} are given ({', '.join(given)})"
+        return InputError(dotted(parent), rule, value=value_at(data, parent), remedy="Keep one of them.")
     owner = dotted(parent) or "a sweep"
     kind = value_at(data, (*parent, "kind"))
     if isinstance(kind, str):

@@ -86,7 +86,8 @@ def _headline(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> Head
         estimate=best.result["metrics"][name],
         interval=(float("nan") if low is None else low, float("nan") if high is None else high),
         n=f"{best.result['n']} {best.result['interval_unit']}",
-        baselines=baselines(ledger, split, metric),
+        baselines=baselines(spec, ledger, split),
+        single=best.result["interval_unit"] == "trials",
     )
 
 
@@ -149,17 +150,18 @@ def _figures(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> tuple
         rule = stopping_rule(spec.search.scheduler, objective, spec.trial.training.steps)
         rungs = sorted(rule.rungs) if isinstance(rule, Asha) else []
         shown["learning_curves"] = figures.learning_curves(
-            reports, baselines(ledger, split, metric), objective.metric, rungs
+            reports, baselines(spec, ledger, split), objective.metric, rungs
         )
         captions["learning_curves"] = f"{objective.metric} of every variant as it trained, beside its baselines."
         points = pd.DataFrame(
             [{"state": r.state, "value": r.value, **r.point} for r in variants(spec, ledger) if r.value is not None]
         )
         log = [path for path, distribution in spec.search.space.items() if isinstance(distribution, LogUniform)]
-        shown["search_space"] = figures.search_space(points, objective.metric, log)
-        captions["search_space"] = (
-            f"Best {objective.metric} against each searched setting. Pruned variants (orange) had fewer steps."
-        )
+        if len(points):
+            shown["search_space"] = figures.search_space(points, objective.metric, log)
+            captions["search_space"] = (
+                f"Best {objective.metric} against each searched setting. Pruned variants (orange) had fewer steps."
+            )
     if best is not None and best.result is not None:
         scores = _splits(best)
         policies = list(next(iter(best.result["baselines"].values())))
@@ -188,4 +190,7 @@ def _view(trial: TrialRecord, replicate: int, outcome: Outcome) -> AnalysisView:
     if outcome.error:
         return AnalysisView(title, (), None, None, outcome.error)
     table = Path(outcome.table)
+    missing = [path for path in (table, *map(Path, outcome.figures)) if not path.exists()]
+    if missing:
+        return AnalysisView(title, (), None, None, f"{missing[0].name} is missing: `wmsweep analyze` makes it again.")
     return AnalysisView(title, [Path(f) for f in outcome.figures], pd.read_parquet(table).head(_ROWS), table)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,15 +41,16 @@ def run(
     from sweeps.storage import check_storage
 
     sweep = load_sweep(spec, overrides or [])
-    check_storage(storage)
+    storage = check_storage(storage)
     console = Console()
     try:
-        folder = run_sweep(sweep, storage, console, source=spec, address=address)
+        folder, problems = run_sweep(sweep, storage, console, source=spec, address=address)
     except KeyboardInterrupt as interrupt:
         raise Interrupted(
             f"Interrupted. Nothing is lost: run the same command again to go on with {storage / sweep.name}."
         ) from interrupt
     _close(sweep, folder, console)
+    _raise(problems)
 
 
 def plan(spec: SpecArgument, overrides: SetOption = None) -> None:
@@ -62,12 +67,14 @@ def status(folder: FolderArgument) -> None:
     """Show how far a sweep is, from its ledger alone."""
     from rich.console import Console
 
-    from sweeps.folder import read_folder
+    from sweeps.folder import is_driven, read_folder
     from sweeps.table import rich_table, summary
 
     spec, ledger = read_folder(folder)
     console = Console()
     console.print(summary(spec, ledger))
+    if ledger.counts()["pending"] and not is_driven(folder):
+        console.print("No driver is at work on it: `run` with the same spec goes on.")
     console.print(rich_table(spec, ledger))
 
 
@@ -100,7 +107,9 @@ def analyze(folder: FolderArgument, address: AddressOption = None) -> None:
 
     spec, _ = read_folder(folder)
     console = Console()
-    console.print(f"Report: {analyse_again(spec, folder.resolve(), console, address=address)}")
+    problems = analyse_again(spec, folder.resolve(), console, address=address)
+    _close(spec, folder.resolve(), console)
+    _raise(problems)
 
 
 def report(folder: FolderArgument) -> None:
@@ -122,8 +131,8 @@ def render(spec: SpecArgument, storage: StorageOption = Path("runs"), overrides:
     from sweeps.storage import check_storage
 
     sweep = load_sweep(spec, overrides or [])
-    check_storage(storage)
-    for sheet in render_stimuli(sweep, storage.resolve(), Console()):
+    storage = check_storage(storage)
+    for sheet in render_stimuli(sweep, storage, Console()):
         typer.echo(f"Contact sheet: {sheet}")
 
 
@@ -132,9 +141,6 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow on a sweep's store; Ctrl-C ends it."""
-    import os
-    import sys
-
     from sweeps.folder import read_folder
     from sweeps.tracking import tracking_uri
 
@@ -165,5 +171,18 @@ def _close(spec: SweepSpec, folder: Path, console) -> None:
     ledger = Ledger(folder / "ledger.jsonl")
     console.print()
     console.print(rich_table(spec, ledger, title=summary(spec, ledger)))
-    console.print(f"\nReport:  {report_path(folder)}", soft_wrap=True)
-    console.print(f"MLflow:  wmsweep ui {folder}", soft_wrap=True)
+    console.print(f"\nReport:  {report_path(folder)}", soft_wrap=True, markup=False)
+    console.print(f"MLflow:  {_program()} ui {shlex.quote(str(folder))}", soft_wrap=True, markup=False)
+
+
+def _program() -> str:
+    """How this program is called here: its name where the shell finds it, else where it lies."""
+    here = Path(sys.argv[0])
+    return here.name if shutil.which(here.name) else os.path.relpath(here)
+
+
+def _raise(problems: list[str]) -> None:
+    """Exit code 1 with one paragraph, after everything else has been shown."""
+    if problems:
+        more = f" And {len(problems) - 1} more: see the report." if len(problems) > 1 else ""
+        raise WmsweepError(f"The sweep has ended, but {problems[0].rstrip('.')}.{more}")

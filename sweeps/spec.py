@@ -32,6 +32,8 @@ def _folder_name(name: str) -> str:
             "must be 1 to 100 letters, digits, dots, underscores and hyphens and start with a letter or digit, "
             "because it names the folder of the sweep"
         )
+    if name == "stimuli":
+        raise ValueError("must be another name: in every storage the folder stimuli holds the images and features")
     return name
 
 
@@ -115,7 +117,7 @@ class SearchSpec(Spec):
 class ResourceSpec(Spec):
     """What one trial occupies."""
 
-    cpu: Annotated[float, Field(gt=0), AfterValidator(_whole_beyond_one)] = 1.0
+    cpu: Annotated[float, Field(ge=0.01), AfterValidator(_whole_beyond_one)] = 1.0
     """CPU cores per trial."""
     gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one)] = 0.0
     """GPUs per trial; a share such as 0.25 puts several trials on one."""
@@ -153,8 +155,8 @@ class SweepSpec(Spec):
     """Run on every recording, in this order."""
     tracking: TrackingSpec = TrackingSpec()
 
-    def trial_for(self, point: Mapping[str, Any]) -> TrialSpec:
-        """The variant at a point of the space (path -> plain value).
+    def variant_at(self, point: Mapping[str, Any]) -> TrialSpec:
+        """The trial with the values of a point of the space (path -> plain value).
 
         Raises:
             InputError: a value that the trial refuses.
@@ -164,6 +166,12 @@ class SweepSpec(Spec):
             return TrialSpec.parse(data)
         except ValidationError as error:
             raise explain(error, data, TrialSpec) from error
+
+    def trial_for(self, point: Mapping[str, Any]) -> TrialSpec:
+        """What is trained at a point: the variant, whose best weights are those that are best by the objective."""
+        variant, objective = self.variant_at(point), self.search.objective
+        best = {"best_metric": objective.metric, "best_mode": objective.mode}
+        return variant.model_copy(update={"evaluation": variant.evaluation.model_copy(update=best)})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> SweepSpec:

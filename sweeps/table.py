@@ -67,11 +67,13 @@ def _row(spec: SweepSpec, trial: TrialRecord) -> Variant:
     )
 
 
-def baselines(ledger: Ledger, split: str, metric: str) -> dict[str, float]:
-    """Policy -> score of a metric on a split, from the first finished trial (all meet the same trials)."""
-    for trial in ledger.in_order():
-        if trial.result is not None:
-            policies = trial.result["baselines"].get(split, {})
+def baselines(spec: SweepSpec, ledger: Ledger, split: str) -> dict[str, float]:
+    """Policy -> its score on the objective's metric, on the very trials of the best finished variant."""
+    metric = spec.search.objective.metric.partition("/")[2]
+    for row in variants(spec, ledger):
+        result = ledger.trials[row.trial_id].result
+        if result is not None:
+            policies = result["baselines"].get(split, {})
             return {name: scores[metric] for name, scores in policies.items() if scores.get(metric) is not None}
     return {}
 
@@ -89,7 +91,6 @@ def summary(spec: SweepSpec, ledger: Ledger) -> str:
 def rich_table(spec: SweepSpec, ledger: Ledger, *, title: str = "", limit: int | None = None) -> Table:
     """The table for a terminal: the objective on the selection and the test split, with the baselines below."""
     rows = variants(spec, ledger)
-    metric = spec.search.objective.metric.partition("/")[2]
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("trial", "state", "steps", "select", "test"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
@@ -104,7 +105,7 @@ def rich_table(spec: SweepSpec, ledger: Ledger, *, title: str = "", limit: int |
             _figure(row.test),
             *(_setting(row.point.get(path)) for path in spec.search.space.paths),
         )
-    chosen, tested = (baselines(ledger, split, metric) for split in ("select", "test"))
+    chosen, tested = (baselines(spec, ledger, split) for split in ("select", "test"))
     if chosen:
         table.add_section()
         for name in chosen:

@@ -7,6 +7,7 @@ pass one queue and one thread: the driver never waits for the store.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -19,7 +20,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.spec import SweepSpec
-from wmcore.errors import WmsweepError
+from wmcore.errors import InputError
 
 SWEEP, TRIAL = "wmsweep.sweep", "wmsweep.trial_id"
 _STATE = "wmsweep.state"
@@ -27,6 +28,10 @@ _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
 """Metrics with a curve; of the other splits only the objective's metric is logged, once."""
 _LONGEST_VALUE = 500
+
+# A server that does not answer is given up after seconds, not after MLflow's minutes, unless the user says otherwise.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -47,9 +52,11 @@ class Tracker:
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
         self._recorded = Ledger(folder / "ledger.jsonl").in_order()
+        self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
         self._queue.put(self._open)
+        self._queue.put(self._opened.set)
 
     def planned(self, trial: TrialRecord) -> None:
         """Makes the trial's run."""
@@ -96,32 +103,49 @@ class Tracker:
 
         self._queue.put(write)
 
+    def wait_until_open(self) -> None:
+        """Returns once the store has been reached and holds what the ledger holds.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        self._opened.wait()
+        if self.error is not None:
+            raise InputError(
+                "tracking.uri",
+                f"cannot be used by MLflow ({_first_line(self.error)})",
+                value=tracking_uri(self.spec, self.folder),
+                remedy="Start the server, correct the address, or leave it out to track in the sweep's own folder.",
+            )
+
+    @property
+    def problem(self) -> str:
+        """What the store refused, once the tracker is closed; an empty string if nothing."""
+        if self.error is None:
+            return ""
+        return (
+            f"MLflow at {tracking_uri(self.spec, self.folder)} failed ({_first_line(self.error)}): training is not "
+            "affected, the ledger is complete, and the next run of this sweep tracks what is missing"
+        )
+
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Waits until everything is written and ends the sweep's run.
-
-        Raises:
-            WmsweepError: the store refused something (the ledger has it all the same), and nothing else went wrong.
-        """
+        """Waits until everything is written and ends the sweep's run."""
         status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
         self._queue.put(lambda: self._client.set_terminated(self._parent, status))
         self._queue.put(None)
         self._thread.join()
-        if self.error is not None and kind is None:
-            raise WmsweepError(
-                f"tracking.uri: MLflow at {tracking_uri(self.spec, self.folder)} failed ({self.error}). "
-                "Training is not affected and the ledger is complete."
-            ) from self.error
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             if self.error is None:
                 try:
                     job()
-                except Exception as error:  # kept, and raised at the end
+                except Exception as error:  # kept, and told by whoever waits for this thread
                     self.error = error
+                    self._opened.set()
 
     def _open(self) -> None:
         self._client = MlflowClient(tracking_uri(self.spec, self.folder))
@@ -161,6 +185,7 @@ class Tracker:
             self._ending(trial)()
 
     def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
+        """Makes a trial's run, with everything of the variant but its stimuli as flat params."""
         if trial_id in self._runs:
             return
         tags = {
@@ -170,7 +195,9 @@ class Tracker:
             TRIAL: trial_id,
         }
         run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
-        self._client.log_batch(run_id, params=[Param(k, v) for k, v in _flat(point).items()])
+        variant = self.spec.trial_for(point).model_dump(mode="json", exclude={"task": {"stimuli"}})
+        params = {**_flat(variant), **{path: str(value)[:_LONGEST_VALUE] for path, value in point.items()}}
+        self._client.log_batch(run_id, params=[Param(k, v) for k, v in params.items()])
         self._runs[trial_id] = run_id
 
 
@@ -191,6 +218,10 @@ def child_runs(client: MlflowClient, name: str) -> list[Any]:
         token = page.token
         if not token:
             return runs
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def _curves(step: int, metrics: dict[str, float]) -> list[Metric]:

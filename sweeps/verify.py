@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from sweeps.bookkeeper import trial_folder
 from sweeps.ledger import Ledger
@@ -15,6 +18,8 @@ from sweeps.search import STATES, Study
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
 from wmcore.training.checkpoint import CheckpointFolder
+
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,25 @@ def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
-    runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(tracking_uri(spec, folder)), spec.name))
+    name, uri = "one MLflow run per trial", tracking_uri(spec, folder)
+    remedy = f"`wmsweep analyze {folder}` writes it again"
+    if uri.startswith(SQLITE) and not _is_store(Path(uri.removeprefix(SQLITE))):
+        # MLflow's client would make it.
+        return Check(name, False, f"{uri.removeprefix(SQLITE)} is missing or is no MLflow store; {remedy}")
+    try:
+        runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(uri), spec.name))
+    except MlflowException as error:
+        return Check(name, False, f"the store {uri} cannot be read ({error})")
     once = set(runs) == set(ledger.trials) and all(count == 1 for count in runs.values())
-    return Check("one MLflow run per trial", once, f"{runs.total()} runs, {len(ledger.trials)} trials")
+    figures = f"{runs.total()} runs, {len(ledger.trials)} trials"
+    return Check(name, once, figures if once else f"{figures}; {remedy}")
+
+
+def _is_store(path: Path) -> bool:
+    """Whether an SQLite file holds MLflow's tables; opened for reading alone."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT 1 FROM experiments LIMIT 1")
+    except sqlite3.Error:
+        return False
+    return True

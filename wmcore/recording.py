@@ -59,6 +59,9 @@ def resolve(
     if splits is not None:
         _one_of(spec.split, splits, f"{where}.split")
     states = spec.states if spec.states is not None else tuple(recordable[:1])
+    if not states:
+        rule = f"must name at least one of {', '.join(recordable)}"
+        raise InputError(f"{where}.states", rule, value=states, remedy="Leave it out for the default one.")
     for i, name in enumerate(states):
         _one_of(name, recordable, f"{where}.states.{i}")
     if len(set(states)) < len(states):

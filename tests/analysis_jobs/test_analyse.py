@@ -31,7 +31,7 @@ DECODING = DecodingSpec(properties=("location",), permutations=20, bootstraps=10
 FAILING = TrajectoriesSpec(color_by="colour", permutations=20, bootstraps=50)
 TRAJECTORIES = TrajectoriesSpec(permutations=20, bootstraps=50)
 RECORD = RecordingSpec(trials=120)
-STIMULI = StimulusSpec(objects=ProceduralSpec(train_identities=2, select_identities=1, test_identities=1), gate="warn")
+STIMULI = StimulusSpec(objects=ProceduralSpec(train_identities=2, select_identities=2, test_identities=2), gate="warn")
 
 # Ray Data's own settings object sets deprecated fields of its own when it is made.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*is deprecated:Warning:ray\.data\.context")

@@ -86,6 +86,7 @@ def test_nothing_finished_yet(tmp_path):
 
 def test_every_text_is_escaped(tmp_path):
     bad = "<script>alert('x')</script> & more"
+    (tmp_path / "a&b.png").write_bytes(b"sheet")
     data = replace(
         BARE,
         title=bad,
@@ -94,7 +95,7 @@ def test_every_text_is_escaped(tmp_path):
         spec_yaml=bad,
         variants=pd.DataFrame({bad: [bad]}),
         gates=[(bad, pd.DataFrame({"property": [bad]}))],
-        contact_sheets=[tmp_path / "report" / "a&b.png"],
+        contact_sheets=[tmp_path / "a&b.png"],
         analyses=[AnalysisView(bad, (), None, None, bad)],
         versions={bad: bad},
         figures={"a": Figure()},
@@ -103,19 +104,25 @@ def test_every_text_is_escaped(tmp_path):
     text = written(data, tmp_path)
     assert "<script>" not in text
     assert text.count("&lt;script&gt;") >= 10
-    assert 'src="a&amp;b.png"' in text
+    assert 'src="files/a&amp;b.png"' in text
 
 
 def test_the_headline_stands_beside_its_baselines(tmp_path):
-    headline = Headline(3, "accuracy", 0.9126, (0.89, 0.93), "48 trials", BASELINES)
+    headline = Headline(3, "accuracy", 0.9126, (0.89, 0.93), "48 trials", BASELINES, single=True)
     text = " ".join(written(replace(BARE, headline=headline), tmp_path).split())
     assert "Variant 3 is best on selection. On the test split its accuracy is <strong>0.913</strong>" in text
     assert "(95 % interval 0.890 to 0.930, n = 48 trials)" in text
     assert "chance 0.500, category only 0.620." in text
+    assert "how much another seed would differ is not in it" in text
+    several = written(replace(BARE, headline=replace(headline, single=False)), tmp_path)
+    assert "another seed" not in several
 
 
 def test_an_analysis_that_failed_is_shown_beside_one_that_did_not(tmp_path):
     path = tmp_path / "trials" / "a" / "decoding.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"table")
+    path.with_suffix(".png").write_bytes(b"figure")
     views = [
         AnalysisView("decoding of variant 1", [path.with_suffix(".png")], pd.DataFrame({"estimate": [0.5]}), path),
         AnalysisView("trajectories of variant 1", (), None, None, "trajectories failed: no condition 'colour'."),
@@ -123,9 +130,10 @@ def test_an_analysis_that_failed_is_shown_beside_one_that_did_not(tmp_path):
     text = written(replace(BARE, analyses=views), tmp_path)
     assert '<p class="problem">trajectories failed: no condition &#39;colour&#39;.</p>' in text
     assert text.count('class="problem"') == 1
-    # Links are relative, so that the folder can be moved.
-    assert 'href="../trials/a/decoding.parquet">decoding.parquet</a>' in text
-    assert 'src="../trials/a/decoding.png"' in text
+    # What is shown lies beside the page, so that the report can be moved on its own.
+    assert 'href="files/decoding_of_variant_1_decoding.parquet">decoding.parquet</a>' in text
+    assert 'src="files/decoding_of_variant_1_decoding.png"' in text
+    assert (tmp_path / "report" / "files" / "decoding_of_variant_1_decoding.png").read_bytes() == b"figure"
     assert "<td>0.500</td>" in text
 
 
@@ -133,9 +141,9 @@ def test_figures_are_written_where_the_page_links_them(tmp_path):
     figure = figures.learning_curves(REPORTS, BASELINES, "select/accuracy", [10])
     data = replace(BARE, figures={"learning_curves": figure}, captions={"learning_curves": "As it trained."})
     text = written(data, tmp_path)
-    assert 'src="figures/learning_curves.png"' in text
+    assert 'src="files/learning_curves.png"' in text
     assert "<figcaption>As it trained.</figcaption>" in text
-    assert (tmp_path / "report" / "figures" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report" / "files" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_page_is_replaced_whole(tmp_path):

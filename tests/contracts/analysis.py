@@ -85,6 +85,17 @@ class AnalysisContract:
         spec.compute(recording, None, np.random.default_rng(7))
         np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
+    def test_check_accepts_what_compute_accepts_and_names_what_is_missing(
+        self, spec: AnalysisSpec, recording: xr.Dataset
+    ) -> None:
+        dims = {str(name): tuple(map(str, value.dims)) for name, value in recording.data_vars.items()}
+        conditions = {name: own for name, own in dims.items() if own in (("trial",), ("trial", "time"))}
+        states = [name.removeprefix("state_") for name in dims if name.startswith("state_")]
+        spec.check(conditions, states, recording.sizes["time"], "analyses.0")
+        del conditions[self.condition]
+        with pytest.raises(InputError, match=rf"analyses\.0\..*{self.condition}"):
+            spec.check(conditions, states, recording.sizes["time"], "analyses.0")
+
     def test_names_the_condition_that_a_recording_lacks(self, spec: AnalysisSpec, recording: xr.Dataset) -> None:
         with pytest.raises(InputError, match=self.condition):
             spec.compute(recording.drop_vars(self.condition), None, np.random.default_rng(7))

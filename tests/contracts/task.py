@@ -99,6 +99,11 @@ class TaskContract:
             assert batch.periods
             assert all(0 <= start < stop <= shape[1] for start, stop in batch.periods.values())
 
+    def test_conditions_are_those_that_the_spec_announced(self, spec: TaskSpec, batches: dict[str, TrialBatch]) -> None:
+        for batch in batches.values():
+            dims = {name: ("trial", "time")[: value.ndim] for name, value in batch.conditions.items()}
+            assert dims == dict(spec.condition_dims())
+
     def test_conditions_are_labelled(self, task: Task, batches: dict[str, TrialBatch]) -> None:
         for batch in batches.values():
             shape = batch_shape(batch.inputs)

@@ -182,7 +182,24 @@ BAD = [
         13,
         ("['vanilla', 'gru']", "Write a list of values as {choice"),
     ),
-    Bad("two distributions", {"0.5]}": "0.5], int: [0, 1]}"}, 15, ("model.dropout.int is [0, 1]", "is not a field")),
+    Bad(
+        "two distributions",
+        {"0.5]}": "0.5], int: [0, 1]}"},
+        15,
+        ("search.space.model.dropout is {", "one distribution, and 2 are given (uniform, int)", "Keep one of them."),
+    ),
+    Bad(
+        "a list of choices beside a range",
+        {"{uniform: [0, 0.5]}": "{uniform: [0, 0.5], choice: [0, 0.5]}"},
+        15,
+        ("search.space.model.dropout is {", "2 are given (uniform, choice)", "Keep one of them."),
+    ),
+    Bad(
+        "a distribution with a key of its own making",
+        {"0.5]}": "0.5], step: 0.1}"},
+        15,
+        ("model.dropout.step is 0.1", "is not a field"),
+    ),
     Bad("no choices", {CELLS: "{choice: []}"}, 13, ("model.cell.choice is []", "at least 1 entry")),
     Bad(
         "the same choice twice",
@@ -289,6 +306,42 @@ BAD = [
         ("recording.states.0 is 'c'", "h"),
     ),
     Bad(
+        "no states",
+        {"analyses:": "recording: {states: []}\nanalyses:"},
+        20,
+        ("recording.states is ()", "at least one of h"),
+    ),
+    Bad(
+        "an analysis of a condition that the task lacks",
+        {"{kind: decoding}": "{kind: trajectories, color_by: feture}"},
+        21,
+        ("analyses.0.color_by is 'feture'", "must be a condition: n, feature", "Did you mean feature?"),
+    ),
+    Bad(
+        "an analysis of a step beyond the last",
+        {"{kind: decoding}": "{kind: trajectories, color_by: location, at_step: 9}"},
+        21,
+        ("analyses.0.at_step is 9", "below 6", "Write 5 or less."),
+    ),
+    Bad(
+        "an analysis that lacks its step",
+        {"{kind: decoding}": "{kind: trajectories, color_by: location}"},
+        21,
+        ("analyses.0.at_step", "must be given", "a value at every step"),
+    ),
+    Bad(
+        "an analysis of a property that the task lacks",
+        {"{kind: decoding}": "{kind: decoding, properties: [location, shape]}"},
+        21,
+        ("analyses.0.properties.1 is 'shape'", "with a value at every step: image, location"),
+    ),
+    Bad(
+        "an analysis of a state that is not recorded",
+        {"{kind: decoding}": "{kind: decoding, state: c}"},
+        21,
+        ("analyses.0.state is 'c'", "is recorded (recording.states): h", "model.cell"),
+    ),
+    Bad(
         "the same analysis twice",
         {"  - {kind": "  - {kind: decoding}\n  - {kind"},
         22,
@@ -305,6 +358,72 @@ BAD = [
         {"analyses:": "tracking: {uri: ./mlruns}\nanalyses:"},
         20,
         ("tracking.uri is './mlruns'", "sqlite:///"),
+    ),
+    # Names, bounds and options without effect.
+    Bad(
+        "the name of the banks' folder",
+        {"nback-cells": "stimuli"},
+        1,
+        ("name is 'stimuli'", "must be another name", "images and features"),
+    ),
+    Bad(
+        "next to no CPU",
+        {"analyses:": "resources: {cpu: 0.001}\nanalyses:"},
+        20,
+        ("resources.cpu is 0.001", "at least 0.01"),
+    ),
+    Bad(
+        "a batch that fits nowhere",
+        {"steps: 3000": "steps: 3000\n    batch_size: 65537"},
+        9,
+        ("trial.training.batch_size is 65537", "at most 65536"),
+    ),
+    Bad(
+        "a seed beyond 63 bits",
+        {"seed: 0": "seed: 9223372036854775808"},
+        3,
+        ("trial.seed is 9223372036854775808", "at most 9223372036854775807"),
+    ),
+    Bad(
+        "more steps than anyone has time for",
+        {"steps: 3000": "steps: 1000000001"},
+        8,
+        ("trial.training.steps is 1000000001", "at most 1000000000"),
+    ),
+    Bad(
+        "more best trials than trials",
+        {"analyses:": "checkpoints: {best: 13}\nanalyses:"},
+        20,
+        ("checkpoints.best is 13", "at most search.trials, which is 12", "Write 12 or less."),
+    ),
+    Bad(
+        "recordings that nobody reads",
+        {"analyses:\n  - {kind: decoding}\n": "recording: {trials: 80}\n"},
+        20,
+        ("recording has no effect without analyses", "Leave it out"),
+    ),
+    *(
+        Bad(
+            f"{count} {split} identities",
+            {"{kind: nback,": f"{STIMULI}{{objects: {{kind: procedural, {split}_identities: {count}}}}},"},
+            5,
+            (f"objects.{split}_identities is {count}", "at least 2"),
+        )
+        for split, count in (("train", 1), ("select", 0), ("select", 1), ("test", 0), ("test", 1))
+    ),
+    *(
+        Bad(
+            f"weights {weights}",
+            {"{kind: nback,": f"{STIMULI}{{backbone: {{kind: resnet50, weights: {weights}}}}},"},
+            5,
+            (f"trial.task.stimuli.backbone.weights is '{weights}'", words, "IMAGENET1K_V2"),
+        )
+        for weights, words in (
+            ("/no/such.pth", "must be an existing file"),
+            ("such.safetensors", "must be an existing file"),
+            ("no/such", "must be an existing file"),
+            ("IMAGENET1K_V3", "must be one of IMAGENET1K_V1"),
+        )
     ),
     # YAML.
     Bad("duplicate keys", {"  replicates: 2": "  seed: 1"}, 4, ("trial.seed stands twice", "lines 3 and 4")),

@@ -14,6 +14,7 @@ from sweeps import cli, doctor, storage
 from sweeps.catalog import catalog, shipped_specs
 from sweeps.loading import load_sweep
 from wmcore.errors import InputError, MissingPartError
+from wmcore.renderers.pyvista import INSTALL_GL, NO_GL
 
 GOOD = Path(__file__).with_name("good.yaml")
 
@@ -42,6 +43,8 @@ def test_list_names_every_kind_with_a_line(capsys):
         "pyvista",
         "procedural",
         "efficientnet_lite0",
+        "interpolated",
+        "published",
         "tpe",
         "asha",
         "loguniform",
@@ -200,14 +203,19 @@ class TestDoctor:
         assert missing == {"disk", "rendering", "Ray", "MLflow", "weights of EfficientNet-Lite0"}
         assert found["weights of ResNet50"].state == "optional"
         assert all(finding.remedy for finding in found.values() if finding.state != "ok")
-        assert found["rendering"].remedy.strip() == "No EGL here: install it."
+        assert found["rendering"].remedy == f"No EGL here: install it. {INSTALL_GL}"
 
     def test_a_renderer_that_crashes_has_a_remedy(self, monkeypatch):
         monkeypatch.setattr(doctor, "RENDER_ONE", "import os; os.abort()")
         finding = doctor._rendering()
         assert finding.state == "missing"
         assert "ended with code -6" in finding.remedy
-        assert "libegl1" in finding.remedy
+        assert "apt-get install mesa-utils-bin" in finding.remedy
+        assert INSTALL_GL in NO_GL
+
+    def test_what_the_renderer_says_is_not_said_twice(self, monkeypatch):
+        monkeypatch.setattr(doctor, "RENDER_ONE", f"raise SystemExit({NO_GL!r})")
+        assert doctor._rendering().remedy == NO_GL
 
     def test_a_full_disk_is_named(self, monkeypatch, tmp_path):
         monkeypatch.setattr(doctor, "LEAST_DISK_GB", 1e9)
@@ -219,6 +227,14 @@ class TestStorage:
         storage.check_storage(tmp_path / "a" / "b")
         storage.check_storage(tmp_path)
         assert list(tmp_path.iterdir()) == []
+
+    def test_it_is_absolute_and_home_is_expanded(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        for given in ("~/runs", "runs", "no/../runs", str(tmp_path / "runs")):
+            assert storage.storage_folder(Path(given)) == storage.check_storage(Path(given)) == tmp_path / "runs"
+        with pytest.raises(InputError, match="cannot be found"):
+            storage.check_storage(Path("~no-such-user/runs"))
 
     @pytest.mark.parametrize("name", ["file", "file/runs", "/proc/wmsweep", "/sys/wmsweep/a"])
     def test_what_cannot_be_written_is_refused(self, tmp_path, name):

@@ -161,3 +161,13 @@ def test_storage_that_is_a_file_is_bad_input(tmp_path):
         open_folder(small_sweep(), tmp_path / "file")
     with pytest.raises(InputError):
         driver.run_sweep(small_sweep(), tmp_path / "file", Console(quiet=True))
+
+
+def test_trials_without_their_ledger_are_not_run_over(tmp_path):
+    spec = small_sweep()
+    folder, _ = open_folder(spec, tmp_path)
+    (folder / "trials").mkdir()
+    (folder / "ledger.jsonl").unlink()
+    with pytest.raises(InputError, match=r"holds trials but not the ledger"):
+        open_folder(spec, tmp_path)
+    assert not (folder / "ledger.jsonl").exists()

@@ -112,7 +112,7 @@ def test_any_legal_history_keeps_the_identity(tmp_path, data):
     assert same(Ledger(path), ledger)
 
 
-@pytest.mark.parametrize("torn", [b'{"event":"failed","trial', b"{", b"\x00\x00\x00", b'{"event":"fai\n', b"\x00\n"])
+@pytest.mark.parametrize("torn", [b'{"event":"failed","trial', b"{", b"\x00\x00\x00", b'{"event":"fai'])
 def test_a_torn_last_line_never_happened_and_the_next_append_overwrites_it(ledger, torn):
     trial_id = planned(ledger, 0)
     whole = ledger.path.read_bytes()
@@ -151,6 +151,16 @@ def test_damage_elsewhere_names_file_and_line(ledger, damage):
         Ledger(ledger.path)
     assert f"{ledger.path}:3" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("damage", [b'{"event":"fai\n', b"\x00\n", b"garbage\n", b"\xff\n", b"\n"])
+def test_a_damaged_last_line_that_has_its_end_is_not_torn(ledger, damage):
+    planned(ledger, 0)
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole + damage)
+    with pytest.raises(InputError, match=r"ledger\.jsonl:3 is not a line of a ledger"):
+        Ledger(ledger.path)
+    assert ledger.path.read_bytes() == whole + damage
 
 
 def test_a_newer_version_is_refused(tmp_path):

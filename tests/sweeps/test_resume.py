@@ -32,6 +32,7 @@ CHANGES = {
     "search.scheduler": {"kind": "none"},
     "search.trials": 4,
     "analyses": [],
+    "recording": {},
 }
 SPEC = small_sweep(**CHANGES)
 PATIENCE_S = 240.0

@@ -102,7 +102,8 @@ def ran(spec_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def again(spec_file: Path, ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The same sweep in another storage; nothing is shared. Its analyses are left out."""
     storage = tmp_path_factory.mktemp("another")
-    return Ran(storage, *wmsweep_apart("run", spec_file, "--storage", storage, "--set", "analyses=[]"))
+    changes = ("--set", "analyses=[]", "--set", "recording={}")
+    return Ran(storage, *wmsweep_apart("run", spec_file, "--storage", storage, *changes))
 
 
 def table(out: str) -> list[str]:
@@ -294,7 +295,7 @@ def test_analyze_runs_again(ran):
     parquet.unlink()
     code, out, err = wmsweep_apart("analyze", ran.folder)
     assert (code, err) == (0, "")
-    assert f"Report: {ran.folder}/report/index.html" in out
+    assert f"Report:  {ran.folder}/report/index.html" in out
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), before)
     assert (ran.folder / "ledger.jsonl").read_bytes() == ledger
     assert wmsweep("verify", ran.folder)[0] == 0

@@ -197,3 +197,11 @@ def test_a_sweep_needs_one_bank_for_each_choice_of_its_stimuli(tmp_path):
     assert [stimuli.objects.color for stimuli in found] == [True, False]
     with pytest.raises(InputError, match=r"changes the stimuli and must be a choice"):
         load_sweep(path, ["search.space.task.stimuli.objects.seed={int: [0, 9]}"])
+
+
+def test_the_objective_decides_which_weights_are_best(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    sweep = load_sweep(path, ["search.objective={metric: select/d_prime, mode: min}"])
+    evaluation = sweep.trial_for(sweep.search.space.corner_points()[0]).evaluation
+    assert (evaluation.best_metric, evaluation.best_mode) == ("select/d_prime", "min")

@@ -18,6 +18,9 @@ SPEC = small_sweep(**{"search.sampler": {"kind": "random", "seed": 1}})
 IDENTITY, NUMBERS, HASHES, CHECKPOINTS, OPTUNA, MLFLOW = range(6)
 
 
+MLFLOW_CHECK = module._mlflow
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished, a pruned (never with a number), a failed and a waiting trial, without checkpoints and MLflow."""
@@ -75,3 +78,16 @@ def test_a_trial_that_is_not_its_variant_is_found(folder):
 
     rewrite(folder, change)
     assert not holds(folder)[HASHES]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database"])
+def test_a_store_that_is_missing_fails_the_check_and_is_not_made(folder, monkeypatch, content):
+    monkeypatch.setattr(module, "_mlflow", MLFLOW_CHECK)
+    if content is not None:
+        (folder / "mlflow.db").write_bytes(content)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    check = verify(SPEC, folder, Ledger(folder / "ledger.jsonl"))[MLFLOW]
+    assert not check.holds
+    assert "mlflow.db is missing or is no MLflow store" in check.figures
+    assert f"`wmsweep analyze {folder}`" in check.figures
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -159,6 +159,111 @@ def test_the_first_step_is_grouped_by_image() -> None:
     assert rows(table, source_step=1, read_step=1).iloc[0]["estimate"] > 0.9  # where trials are the groups
 
 
+def with_input(data: xr.Dataset, values: np.ndarray) -> xr.Dataset:
+    data["input_x"] = (("trial", "time", "input_x_axis0"), values.astype(np.float32))
+    return data.assign_attrs(inputs='{"x": "dense"}')
+
+
+def test_labels_known_by_image_alone_do_not_carry_over_to_other_images() -> None:
+    rng = np.random.default_rng(13)
+    image = rng.integers(0, 40, (240, 3))
+    location = (rng.permutation(40) % 4)[image]
+    values = rng.normal(size=(40, 60))[image]  # random values of each image: nothing about location but by heart
+    states = rng.normal(size=(240, 3, 10))
+    table = decode(with_input(synthetic_recording(states, {"location": location, "image": image}), values))
+    assert (table["input_new_images"] < 0.45).all()
+    first = rows(table, read_step=0).iloc[0]  # images are the groups of estimate and ceiling alike
+    assert first["ceiling"] < 0.45
+    assert first["input_readout"] == first["input_new_images"]
+    assert (table[table["read_step"] > 0]["ceiling"] > 0.9).all()  # trials are: the very same images are told apart
+
+
+def test_the_ceiling_is_what_the_estimate_would_be_on_the_inputs() -> None:
+    data = planted(14, (0, 1), size=120, noise=1.0)
+    data["n"] = ("trial", np.arange(120) % 2)
+    table = decode(with_input(data, data["state_h"].values), within=("n",))
+    own = table[table["age"] == 0]
+    np.testing.assert_allclose(own["ceiling"], own["estimate"], atol=1e-6)  # same values, trials and folds
+    np.testing.assert_allclose(own["input_readout"], own["estimate"], atol=1e-6)
+    assert (own["estimate"] < 1).any()
+
+
+def test_a_network_that_makes_more_of_an_input_than_a_linear_readout_is_its_own_ceiling() -> None:
+    data = planted(15, (0,))
+    blind = np.random.default_rng(0).normal(size=(240, 4, 8))
+    table = rows(decode(with_input(data, blind), properties=["location"]), age=0)
+    assert (table["input_readout"] < 0.45).all()
+    assert (table["ceiling"] == 1).all()
+    assert (table["estimate"] <= table["ceiling"]).all()
+
+
+def test_the_first_item_is_never_pooled_with_later_ones() -> None:
+    data = planted(16, (0,))
+    data["state_h"][:, 0] = 0.0  # nothing of the first item
+    spec = DecodingSpec(properties=("location",), **QUICK)
+    by_age = rows(spec.compute(data, None, np.random.default_rng(0)).table, measure="balanced_accuracy_by_age")
+    assert rows(by_age, age=0, first_item=False)["estimate"].item() == 1
+    assert rows(by_age, age=0, first_item=True)["estimate"].item() == pytest.approx(0.25)
+    assert list(rows(by_age, first_item=False)["age"]) == [0, 1, 2]
+    assert list(rows(by_age, first_item=True)["age"]) == [0, 1, 2, 3]
+
+
+def margins_of(held: tuple[str, ...], seed: int) -> pd.DataFrame:
+    """Margins by age of a location task whose states hold some properties, equally noisily."""
+    rng = np.random.default_rng(seed)
+    labels = {name: rng.integers(0, 4, (200, 2)) for name in ("location", "category")}
+    parts = [one_hot(labels[name], 4) + 0.6 * rng.normal(size=(200, 2, 4)) for name in held]
+    states = np.concatenate([*parts, rng.normal(size=(200, 2, 4))], axis=2)
+    data = synthetic_recording(states, labels | {"feature": np.zeros(200, int)}, {"feature": FEATURES})
+    table = DecodingSpec(**QUICK).compute(data, None, np.random.default_rng(seed)).table
+    return rows(table, measure="relevance_margin", age=0)
+
+
+def test_margins_of_equally_held_properties_are_not_significant() -> None:
+    both = pd.concat([margins_of(("location", "category"), seed) for seed in range(10)])
+    assert (both["null"] == 0).all()
+    assert (both["p_value"] < 0.05).mean() <= 0.2  # a permutation null would call every estimate of 1 or 0 odd
+    assert ((both["ci_low"] <= 0) & (both["ci_high"] >= 0)).mean() >= 0.8
+    one = pd.concat([margins_of(("location",), seed) for seed in range(3)])
+    assert (one["p_value"] < 0.05).all()
+    assert (one["ci_low"] > 0.2).all()
+    assert (one["compared_with"] == "category").all()
+    other = pd.concat([margins_of(("category",), seed) for seed in range(3)])
+    assert (other["p_value"] < 0.05).all()  # two-sided
+    assert (other["ci_high"] < -0.2).all()
+
+
+def test_a_rare_class_is_named_in_table_and_figure() -> None:
+    spec = DecodingSpec(**QUICK)
+    result = spec.compute(planted(17, (0,), size=160, steps=2), None, np.random.default_rng(0))
+    few = result.table["rarest"] < 20
+    assert set(result.table[few]["property"]) == {"identity", "identity_within_category"}
+    assert result.table["warning"].str.contains("under-powered").equals(few)
+    figures = spec.figures(result)
+    titles = {name: figure.get_suptitle() for name, figure in figures.items()}
+    assert "under-powered" in titles["by_age"]
+    assert "identity (" in titles["by_age"]
+    assert "under-powered" in titles["map_identity"]
+    assert "under-powered" not in titles["map_location"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"properties": ["shape"]}, r"analyses\.0\.properties\.0 is 'shape'.*location"),
+        ({"properties": ["n"]}, r"properties\.0 is 'n'.*at every step: location"),
+        ({"within": ["location"]}, r"within\.0 is 'location'.*per trial: n"),
+        ({"group": "m"}, r"group is 'm'.*per trial: n"),
+        ({"state": "c"}, r"state is 'c'.*recorded.*: h"),
+    ],
+)
+def test_options_that_no_recording_could_satisfy_are_refused(fields, message) -> None:
+    conditions = {"n": ("trial",), "location": ("trial", "time")}
+    DecodingSpec().check(conditions, ("h",), 6, "analyses.0")
+    with pytest.raises(ValueError, match=message):
+        DecodingSpec.parse(fields).check(conditions, ("h",), 6, "analyses.0")
+
+
 def test_padding_is_left_out() -> None:
     data = planted(9, (0,), size=200, steps=3)
     lengths = np.where(np.arange(200) < 120, 3, 1)

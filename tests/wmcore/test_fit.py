@@ -15,11 +15,12 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from tests.contracts.task import same_batch
-from tests.fixtures.banks import small_stimuli, write_bank
+from tests.fixtures.banks import small_stimuli
 from wmcore.errors import InputError
 from wmcore.models.rnn import RNNSpec
 from wmcore.tasks.base import Task
 from wmcore.tasks.nback import NBackSpec
+from wmcore.tasks.nback_sampling import FrameSampler
 from wmcore.training.checkpoint import CheckpointFolder, build_model
 from wmcore.training.fit import Evaluation, FitResult, TrainingRun, fit
 from wmcore.training.intervals import over_replicates, over_trials
@@ -332,12 +333,16 @@ def test_the_optimiser_is_adamw(synthetic_stimuli: Path) -> None:
         torch.testing.assert_close(parameter.detach()[clear], expected[clear], rtol=0, atol=3e-5)
 
 
-def test_a_split_that_is_too_small_is_met_before_training(tmp_path: Path) -> None:
-    stimuli = small_stimuli(test=1)
-    trial = trial_of(task={"stimuli": stimuli})
-    write_bank(tmp_path, stimuli)
+def test_a_split_that_is_too_small_is_met_before_training(
+    synthetic_stimuli: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FrameSampler) -> None:
+        if self.images.table.shape[2] == 2:  # the held-out views
+            raise InputError("task.stimuli.objects", "must have at least 2 identities per category in every split")
+
+    monkeypatch.setattr(FrameSampler, "_check", refuse)
     with pytest.raises(InputError, match="at least 2 identities per category"):
-        TrainingRun(trial, stimuli=tmp_path)
+        TrainingRun(trial_of(), stimuli=synthetic_stimuli)
 
 
 # What comes out
@@ -346,7 +351,7 @@ def test_a_split_that_is_too_small_is_met_before_training(tmp_path: Path) -> Non
 def test_the_result_covers_every_split(synthetic_stimuli: Path) -> None:
     trial = trial_of()
     result = fit(trial, stimuli=synthetic_stimuli)
-    splits = [split for split in trial.task.split_names() if split != "train"]
+    splits = trial.task.final_splits()
     expected = {f"{split}/{name}" for split in splits for name in trial.task.metric_names()}
     assert set(result.final.metrics) == set(result.intervals) == expected
     assert set(result.baselines) == set(result.sampling) == set(splits)
@@ -361,7 +366,9 @@ def test_the_result_covers_every_split(synthetic_stimuli: Path) -> None:
 
 
 def test_interval_over_replicates_is_students() -> None:
-    found = over_replicates({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.5], "c": [math.nan, 1.0], "d": [1.0, math.nan, 3.0]})
+    found = over_replicates(
+        {"a": [1.0, 2.0, 3.0], "b": [0.5, 0.5], "c": [math.nan, 1.0], "d": [1.0, math.nan, 3.0]}, proportions=()
+    )
     assert found["a"] == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
     assert found["b"] == (0.5, 0.5)
     assert math.isnan(found["c"][0])
@@ -401,14 +408,14 @@ def test_interval_over_trials_covers_the_truth_as_often_as_it_says() -> None:
     widths = []
     for _ in range(400):
         outputs = torch.randn((210, 1, 2), generator=generator) + torch.tensor([2.0, 8.0])
-        estimates = {f"x/{name}": value for name, value in task.metrics(outputs, batch).items()}
-        found = over_trials(task, outputs, batch, estimates, prefix="x/")
-        assert math.isnan(found["x/never"][0])
+        estimates = task.metrics(outputs, batch)
+        found = over_trials(task, outputs, batch, estimates, proportions=(), n=210)
+        assert math.isnan(found["never"][0])
         for name, truth in (("mean", 2.0), ("ratio", 0.25)):
-            low, high = found[f"x/{name}"]
+            low, high = found[name]
             covered[name] += low <= truth <= high
-            assert (low + high) / 2 == pytest.approx(estimates[f"x/{name}"])
-        widths.append(found["x/mean"][1] - found["x/mean"][0])
+            assert (low + high) / 2 == pytest.approx(estimates[name])
+        widths.append(found["mean"][1] - found["mean"][0])
     for count in covered.values():
         assert abs(count / 400 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 400)
     assert np.mean(widths) == pytest.approx(2 * 1.96 / math.sqrt(210), rel=0.15)
@@ -417,8 +424,8 @@ def test_interval_over_trials_covers_the_truth_as_often_as_it_says() -> None:
 def test_too_few_trials_have_no_interval() -> None:
     task, batch = MeanTask(), plain_batch(3)
     outputs = torch.randn((3, 1, 2), generator=torch.Generator().manual_seed(0))
-    found = over_trials(task, outputs, batch, {"x/mean": 1.0}, prefix="x/")
-    assert math.isnan(found["x/mean"][0])
+    found = over_trials(task, outputs, batch, {"mean": 1.0}, proportions=(), n=3)
+    assert math.isnan(found["mean"][0])
 
 
 # Learning

@@ -23,6 +23,7 @@ from wmcore.errors import InputError
 from wmcore.stimuli.feature_bank import FeatureBank
 from wmcore.tasks.base import TaskSpec
 from wmcore.tasks.nback import FEATURES, SPLITS, NBack, NBackSpec
+from wmcore.tasks.nback_sampling import FrameSampler, SplitImages
 from wmcore.trials import TrialBatch, dense
 
 NO_ACTION, NON_MATCH, MATCH = 0, 1, 2
@@ -521,17 +522,27 @@ def test_foils_need_the_identity_feature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "split", "message"),
+    ("category", "locations", "message"),
     [
-        ({"train": 1}, "train", "at least 2 identities per category"),
-        ({"select": 1}, "select_identity", "at least 2 identities per category"),
-        ({"test": 0}, "test_both", "at least one test identity"),
+        ([0, 1, 2], 4, "at least 2 identities per category"),
+        ([0, 0], 4, "at least 2 categories and 2 locations"),
+        ([0, 0, 1, 1], 1, "at least 2 categories and 2 locations"),
     ],
 )
-def test_too_few_identities_are_refused(counts: dict, split: str, message: str) -> None:
-    stimuli = small_stimuli(**counts)
+def test_stimuli_that_are_too_few_are_refused(category: list[int], locations: int, message: str) -> None:
+    objects, views = len(category), 3
+    table = torch.arange(objects * locations * views).view(objects, locations, views)
+    images = SplitImages(
+        table, torch.arange(objects), torch.tensor(category), torch.arange(locations), torch.arange(views)
+    )
     with pytest.raises(InputError, match=message):
-        NBack(NBackSpec(stimuli=stimuli), make_bank(stimuli)).sample(10, source(), split)
+        FrameSampler(NBackSpec(), images)
+
+
+def test_a_split_without_images_is_refused(synthetic_bank: FeatureBank) -> None:
+    empty = replace(synthetic_bank, views={**synthetic_bank.views, "test": ()})
+    with pytest.raises(InputError, match="at least one train identity per category and one test view"):
+        SplitImages.of(empty, "test", "train")
 
 
 def test_a_bank_with_a_hole_is_refused(synthetic_bank: FeatureBank) -> None:

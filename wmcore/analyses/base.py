@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ measure says otherwise), ``warning`` an empty string or what a reader must know.
 """
 
 
+PER_TRIAL, PER_STEP = ("trial",), ("trial", "time")
+Conditions = Mapping[str, tuple[str, ...]]
+"""Condition name -> its dims: ("trial",) or ("trial", "time")."""
+
+
 @dataclass(frozen=True)
 class AnalysisResult:
     """What an analysis gives: the table has one row per measure and condition."""
@@ -45,6 +51,20 @@ class AnalysisSpec(Spec, ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Conditions that the recording must have."""
+
+    @abstractmethod
+    def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
+        """Refuses options that no recording could satisfy, before anything is trained.
+
+        Args:
+            conditions: those that the recording will hold.
+            states: names of the states that will be recorded.
+            steps: T; None where it is not known yet.
+            where: field path of the analysis, for errors.
+
+        Raises:
+            InputError: an option does not fit.
+        """
 
     @abstractmethod
     def compute(
@@ -76,6 +96,36 @@ def require(recording: xr.Dataset, names: Sequence[str], field_path: str, dims: 
             raise InputError(
                 field_path, f"must have the dims {allowed}; it has {tuple(recording[name].dims)}", value=name
             )
+
+
+def check_condition(name: str, conditions: Conditions, where: str, dims: Sequence[tuple[str, ...]]) -> None:
+    """Checks that there will be a condition of this name with one of these dims.
+
+    Raises:
+        InputError: names the nearest and all allowed ones.
+    """
+    allowed = [other for other, own in conditions.items() if own in dims]
+    if name in allowed:
+        return
+    kind = "" if len(dims) > 1 else " with a value per trial" if PER_TRIAL in dims else " with a value at every step"
+    rule = f"must be a condition{kind}: {', '.join(allowed) or 'the task has none'}"
+    raise InputError(where, rule, value=name, remedy=_nearest(name, allowed))
+
+
+def check_state(name: str | None, states: Sequence[str], where: str) -> None:
+    """Checks that a state will be recorded; None stands for the first one.
+
+    Raises:
+        InputError: names the nearest and all allowed ones.
+    """
+    if name is not None and name not in states:
+        rule = f"must be a state that is recorded (recording.states): {', '.join(states)}"
+        raise InputError(where, rule, value=name, remedy=_nearest(name, states))
+
+
+def _nearest(name: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def first_state(recording: xr.Dataset, state: str | None, field_path: str) -> str:

@@ -2,7 +2,7 @@
 
 Source: Lei, Ito & Bashivan 2024 (arXiv:2411.02685), figures 2b and A5. Each task cell (n and feature, say) is decoded
 on its own; folds are groups of trials, the same in every context; each estimate stands beside a permutation null and
-the ceiling of a linear readout of the inputs.
+the ceiling of what can be read out, on the same trials and folds, at the step at which the item is shown.
 """
 
 from __future__ import annotations
@@ -15,14 +15,26 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from wmcore.analyses import decoding_figures
-from wmcore.analyses.base import AnalysisResult, AnalysisSpec, first_state, require
+from wmcore.analyses.base import (
+    PER_STEP,
+    PER_TRIAL,
+    AnalysisResult,
+    AnalysisSpec,
+    check_condition,
+    check_state,
+    first_state,
+    require,
+)
 from wmcore.analyses.decoding_contexts import Decoder, Item, decode_cell
-from wmcore.analyses.decoding_inputs import input_ceiling
+from wmcore.analyses.decoding_inputs import Inputs
 from wmcore.analyses.decoding_table import tabulate
 from wmcore.errors import InputError
 from wmcore.recording import condition_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wmcore.analyses.base import Conditions
     from wmcore.models.base import SequenceModel
 
 ITEM_PROPERTIES = ("location", "category", "identity")
@@ -59,15 +71,40 @@ class DecodingSpec(AnalysisSpec):
     )
     """Ridge penalties per training trial, of which each training fold picks one."""
 
+    def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
+        check_state(self.state, states, f"{where}.state")
+        for i, name in enumerate(self.properties or ()):
+            check_condition(name, conditions, f"{where}.properties.{i}", (PER_STEP,))
+        if not (self.properties if self.properties is not None else set(ITEM_PROPERTIES) & set(conditions)):
+            allowed = ", ".join(name for name, dims in conditions.items() if dims == PER_STEP)
+            raise InputError(f"{where}.properties", f"must name at least one of {allowed}", value=self.properties)
+        for i, name in enumerate(self.within or ()):
+            check_condition(name, conditions, f"{where}.within.{i}", (PER_TRIAL,))
+        if self.group is not None:
+            check_condition(self.group, conditions, f"{where}.group", (PER_TRIAL,))
+
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator
     ) -> AnalysisResult:
         """Decodes every context (s, t) of every cell and property.
 
-        The table has three measures, all balanced accuracies between 0 and 1: ``balanced_accuracy`` of one context
-        (columns source_step s, read_step t, age t - s); ``balanced_accuracy_by_age``, its mean over source steps
-        s >= 1 (the first item meets no interference) and ``relevance_margin``, by age the task-relevant property less
-        the best irrelevant one. ``identity_within_category`` is the choice among identities of the true category.
+        Measures of the table; ``identity_within_category`` is the choice among identities of the true category:
+
+        - ``balanced_accuracy`` of one context (columns source_step s, read_step t, age t - s).
+        - ``balanced_accuracy_by_age``: its mean over source steps s >= 1; the first item (s = 0, shown to an empty
+          state) has rows of its own (column first_item), and the greatest age has no other.
+        - ``relevance_margin`` by age: the property asked for less the best one not asked for (column compared_with),
+          each as (accuracy - chance) / (ceiling - chance), so that properties of unlike difficulty compare; with 1 as
+          the ceiling where the recording has no inputs; without contexts whose ceiling is below chance + 0.1. Its
+          interval resamples both on the same trials, ceilings and the choice of the best one held fixed; its null is
+          0, its p_value two-sided from those resamples. Choosing the best biases the margin down.
+
+        ``ceiling`` is the larger of the readouts of the input and of the state at step s, by the same decoder on the
+        same trials and folds as the estimate. Both are needed: a trained network can make more of an image than a
+        linear decoder of the input (column input_readout) does; the state of (s, s) is then its own ceiling. Where
+        folds are trials (t >= 1), an image is in training and test folds alike, for estimate and ceiling: both then
+        say how well known images are told apart. Column input_new_images is the readout of the input with images as
+        groups: what carries over to other images.
 
         Raises:
             InputError: a property, cell condition, group or state is not in the recording.
@@ -84,18 +121,24 @@ class DecodingSpec(AnalysisSpec):
         decoder = Decoder(self.folds, self.permutations, self.bootstraps, self.penalties)
         items = _items(recording, properties)
         by_image = "image" in recording and recording["image"].dims == ("trial", "time")
-        image = recording["image"].values[:, 0] if by_image else None
+        images = recording["image"].values if by_image else None
+        inputs = Inputs.of(recording)
         cells, labels = _cells(recording, within), condition_labels(recording)
         found = []
         for cell, rows in cells:
             shown = {name: labels[name][value] if name in labels else value for name, value in cell.items()}
-            first = None if image is None else image[rows]
             contexts = decode_cell(
-                states[rows], [i.take(rows) for i in items], groups[rows], first, lengths[rows], decoder, generator
+                states[rows],
+                [item.take(rows) for item in items],
+                groups[rows],
+                None if images is None else images[rows],
+                lengths[rows],
+                None if inputs is None else inputs.take(rows),
+                decoder,
+                generator,
             )
             found += [(shown, context) for context in contexts]
-        ceiling = input_ceiling(recording, items, groups, image, lengths, decoder)
-        table = tabulate(found, ceiling)
+        table = tabulate(found)
         arrays = {
             "null": np.stack([context.null for _, context in found]).astype(np.float32),
             "row": np.arange(len(found)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wmcore.analyses.decoding_inputs import Inputs
 from wmcore.analyses.resampling import bootstrap_weights, group_permutations, stable_fold
 from wmcore.analyses.ridge import (
     FoldedStates,
@@ -17,9 +18,6 @@ from wmcore.analyses.ridge import (
 )
 
 _CHUNK_BYTES = 64 * 2**20  # of one indicator matrix: permutations are taken in portions of this size
-
-Ceiling = dict[tuple[str, int, bool], float]
-"""(property, source step, read step is 0) -> balanced accuracy of a readout of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,10 @@ class Context:
         n: trials scored; n_groups: independent groups; n_classes: classes scored.
         left_out: trials left out because their class is absent from the training fold.
         rarest: trials of the rarest class.
+        ceiling: the larger of ``input_readout`` and the readout of the state at step s, under the folds and trials of
+            this context; NaN where the recording has no inputs.
+        input_readout: balanced accuracy of the same decoder on the inputs at step s, same folds and trials.
+        input_new_images: the same with folds of images instead, so that no image is in training and test folds.
     """
 
     name: str
@@ -82,6 +84,9 @@ class Context:
     n_classes: int
     left_out: int
     rarest: int
+    ceiling: float = np.nan
+    input_readout: float = np.nan
+    input_new_images: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,9 @@ def decode_cell(
     states: np.ndarray,
     items: list[Item],
     groups: np.ndarray,
-    first_image: np.ndarray | None,
+    images: np.ndarray | None,
     lengths: np.ndarray,
+    inputs: Inputs | None,
     decoder: Decoder,
     generator: np.random.Generator,
 ) -> list[Context]:
@@ -131,11 +137,13 @@ def decode_cell(
         states: (N, T, H).
         items: the properties to decode.
         groups: (N,) ids of the trials' groups.
-        first_image: (N,) image shown at step 0: the groups of context (0, 0); None: trial groups there too.
+        images: (N, T) image shown at each step; those of step 0 are the groups of context (0, 0), where states are as
+            few as images; None: trial groups there too.
         lengths: (N,) steps of each trial; later ones are padding.
+        inputs: of the same trials, for the ceilings; None: no ceilings.
     """
     contexts: list[Context] = []
-    for block in _blocks(states.shape[1], groups, first_image, lengths, decoder.folds):
+    for block in _blocks(states.shape[1], groups, images, lengths, decoder.folds):
         if len(np.unique(block.fold)) < 2:
             continue
         permuted = group_permutations(block.groups, decoder.permutations, generator)
@@ -144,38 +152,70 @@ def decode_cell(
         shown = [_Shown.of(item.take(block.rows), s) for item in items for s in range(max(block.reads) + 1)]
         folded = {t: FoldedStates.factorise(states[block.rows, t], block.fold) for t in block.reads}
         penalties = {t: _penalties(folded[t], [x for x in shown if x.step <= t], block, decoder) for t in folded}
+        found: list[Context] = []
         for x in shown:
             reads = {t: folded[t].smoother(penalties[t][x.item.name, x.step]) for t in folded if t >= x.step}
-            contexts += _decode_item(reads, x, block, order, weights, decoder)
+            found += _decode_item(reads, x, block, order, weights, decoder)
+        contexts += _with_references(found, states, inputs, items, images, block, decoder)
     return sorted(contexts, key=lambda c: ([i.name for i in items].index(c.name.split("_within_")[0]), c.name))
 
 
-def decode_inputs(
-    values: np.ndarray,
+def _with_references(
+    contexts: list[Context],
+    states: np.ndarray,
+    inputs: Inputs | None,
     items: list[Item],
-    groups: np.ndarray,
-    first_image: np.ndarray | None,
-    lengths: np.ndarray,
+    images: np.ndarray | None,
+    block: _Block,
     decoder: Decoder,
+) -> list[Context]:
+    """The contexts of a block with their ceilings: same trials, folds and groups, values read at the item's own step.
+
+    A linear readout of the inputs is no bound on its own: a trained network may make more of an image than a linear
+    decoder does. So the ceiling is the larger of the readouts of input and state at the step of showing.
+    """
+    if inputs is None:
+        return contexts
+    own = {(c.name, c.source): c.estimate for c in contexts if c.read == c.source}
+    as_input: dict[tuple[str, int], float] = {}
+    as_new: dict[tuple[str, int], float] = {}
+    for s in sorted({c.source for c in contexts}):
+        as_input |= _readout(inputs.at(block.rows, s), items, s, block, decoder)
+        if s not in block.reads:
+            own |= _readout(states[block.rows, s], items, s, block, decoder)
+        if images is not None:
+            other = _block(block.rows, images[block.rows, s], [s], decoder.folds)
+            as_new |= _readout(inputs.at(other.rows, s), items, s, other, decoder)
+    return [
+        replace(
+            c,
+            ceiling=max(as_input[c.name, c.source], own[c.name, c.source]),
+            input_readout=as_input[c.name, c.source],
+            input_new_images=as_new.get((c.name, c.source), np.nan),
+        )
+        for c in contexts
+    ]
+
+
+def _readout(
+    values: np.ndarray, items: list[Item], step: int, block: _Block, decoder: Decoder
 ) -> dict[tuple[str, int], float]:
-    """(property, step) -> balanced accuracy of decoding an item from the (N, T, D) inputs of its own step.
+    """(name, step) -> balanced accuracy of decoding the items of one step from (M, D) values of the block's rows.
 
     Nested properties are there too, by the names that ``Context`` gives them.
     """
-    found: dict[tuple[str, int], float] = {}
-    for block in _blocks(values.shape[1], groups, first_image, lengths, decoder.folds):
-        if len(np.unique(block.fold)) < 2:
-            continue
-        order = np.arange(block.rows.size)[:, None]
-        weights = np.ones((1, block.rows.size), dtype=np.float32)
-        for t in block.reads:
-            folded = FoldedStates.factorise(values[block.rows, t], block.fold)
-            shown = [_Shown.of(item.take(block.rows), t) for item in items]
-            penalties = _penalties(folded, shown, block, decoder)
-            for x in shown:
-                smoothers = {t: folded.smoother(penalties[x.item.name, t])}
-                for context in _decode_item(smoothers, x, block, order, weights, decoder):
-                    found[context.name, t] = context.estimate
+    if len(np.unique(block.fold)) < 2:
+        return {}
+    order = np.arange(block.rows.size)[:, None]
+    weights = np.ones((1, block.rows.size), dtype=np.float32)
+    folded = FoldedStates.factorise(values, block.fold)
+    shown = [_Shown.of(item.take(block.rows), step) for item in items]
+    penalties = _penalties(folded, shown, block, decoder)
+    found = {}
+    for x in shown:
+        smoothers = {step: folded.smoother(penalties[x.item.name, step])}
+        for context in _decode_item(smoothers, x, block, order, weights, decoder):
+            found[context.name, step] = context.estimate
     return found
 
 
@@ -243,17 +283,21 @@ def _decode_item(
 
 
 def _blocks(
-    steps: int, groups: np.ndarray, first_image: np.ndarray | None, lengths: np.ndarray, folds: int
+    steps: int, groups: np.ndarray, images: np.ndarray | None, lengths: np.ndarray, folds: int
 ) -> Iterator[_Block]:
     by_rows: dict[bytes, tuple[np.ndarray, np.ndarray, list[int]]] = {}
     for t in range(steps):
         rows = np.flatnonzero(lengths > t)
-        by_image = t == 0 and first_image is not None
-        own = first_image[rows] if t == 0 and first_image is not None else groups[rows]
+        by_image = t == 0 and images is not None
+        own = images[rows, 0] if t == 0 and images is not None else groups[rows]
         key = rows.tobytes() + (b"image" if by_image else b"trial")
         by_rows.setdefault(key, (rows, own, []))[2].append(t)
     for rows, own, reads in by_rows.values():
-        fold = stable_fold(own, folds)
-        order = np.argsort(fold, kind="stable")
         if rows.size:
-            yield _Block(rows[order], own[order], fold[order], reads)
+            yield _block(rows, own, reads, folds)
+
+
+def _block(rows: np.ndarray, groups: np.ndarray, reads: list[int], folds: int) -> _Block:
+    fold = stable_fold(groups, folds)
+    order = np.argsort(fold, kind="stable")
+    return _Block(rows[order], groups[order], fold[order], reads)

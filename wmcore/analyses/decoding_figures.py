@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wmcore.analyses.base import AnalysisResult, column, select
-from wmcore.analyses.decoding_table import CELL
+from wmcore.analyses.decoding_table import CELL, ENOUGH
 
 _NULL = "0.85"
 # Okabe & Ito's colour-blind safe palette; black first, for results without features.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MOST_PANELS = 12
+_ASIDE = 0.17  # step-0 markers stand this much to the right of their age
 
 
 def draw(result: AnalysisResult) -> dict[str, Figure]:
@@ -38,10 +39,10 @@ def _curves(table: pd.DataFrame, columns: list[str]) -> Figure:
     across, line_columns = (columns[:1], columns[1:]) if len(columns) > 1 else ([], columns)
     panels = _combinations(table, across)[:_MOST_PANELS]
     lines = _combinations(table, line_columns)[: len(_COLORS)]
-    width, height = max(2.6 * len(panels), 4.2) + 0.9, 1.95 * len(properties) + 1.85
+    width, height = max(2.6 * len(panels), 4.2) + 0.9, 1.95 * len(properties) + 2.25
     figure = Figure(figsize=(width, height))
     # Fixed margins in inches: constrained layout takes seconds on this many axes.
-    figure.subplots_adjust(0.75 / width, 1.15 / height, 1 - 0.1 / width, 1 - 0.75 / height, 0.08, 0.14)
+    figure.subplots_adjust(0.75 / width, 1.35 / height, 1 - 0.1 / width, 1 - 0.95 / height, 0.08, 0.14)
     axes = figure.subplots(len(properties), len(panels), sharex=True, sharey="row", squeeze=False)
     handles: dict[str, Any] = {}
     for i, name in enumerate(properties):
@@ -50,8 +51,11 @@ def _curves(table: pd.DataFrame, columns: list[str]) -> Figure:
             here = select(table, {"property": name, **panel})
             for k, line in enumerate(lines):
                 rows = select(here, line).sort_values("age")
-                if len(rows):
-                    _curve(ax, rows, k)
+                later, first = (select(rows, {"first_item": value}) for value in (False, True))
+                if len(later):
+                    _curve(ax, later, k)
+                if len(first):
+                    _first_item(ax, first, k)
             _chance(ax, here, handles)
             ax.set_ylim(0, 1.03)
             if f"{CELL}n" in panel:
@@ -66,14 +70,14 @@ def _curves(table: pd.DataFrame, columns: list[str]) -> Figure:
                 ax.set_ylabel(f"{_words(name)}\nbalanced accuracy", fontsize=9)
             if i == len(properties) - 1:
                 ax.set_xlabel("age of the item (steps)", fontsize=9)
-    figure.suptitle(
-        "Decoding of shown items by age\nmean over items shown from step 1 on; the greatest age: step 0", fontsize=9.5
-    )
+    title = "Decoding of shown items by age\nlines: mean over items shown from step 1 on; crosses: the item of step 0"
+    figure.suptitle(title + _underpowered(table), fontsize=9.5)
     known = bool((column(table, "relevance") != "").any())
     colors = {_title(line) or "all trials": _line(k, True) for k, line in enumerate(lines)}
     if known:
         colors |= {"property asked for": _line(-1, True), "property not asked for": _line(-1, False)}
-    handles = colors | handles
+    crosses = Line2D([], [], color=_COLORS[-1], marker="x", ms=5, ls="none")
+    handles = colors | {"step 0 (starts from an empty state)": crosses} | handles
     figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=3, fontsize=8.5, frameon=False)
     return figure
 
@@ -102,18 +106,44 @@ def _curve(ax: Axes, rows: pd.DataFrame, k: int) -> None:
     )
 
 
+def _first_item(ax: Axes, rows: pd.DataFrame, k: int) -> None:
+    """Crosses with their intervals, joined to nothing: items of step 0 are another measurement."""
+    x = column(rows, "age") + _ASIDE
+    width = 1.6 if column(rows, "relevance")[0] in ("relevant", "") else 0.9
+    ax.vlines(x, column(rows, "ci_low"), column(rows, "ci_high"), color=_COLORS[k], lw=0.8, alpha=0.6, zorder=2)
+    ax.plot(x, column(rows, "estimate"), color=_COLORS[k], ls="none", marker="x", ms=4.5, mew=width, zorder=4)
+
+
+def _underpowered(table: pd.DataFrame) -> str:
+    """A line that names the properties with too few trials of a class, or nothing."""
+    few = table.take(np.flatnonzero(column(table, "rarest") < ENOUGH))
+    least = {name: column(select(few, {"property": name}), "rarest").min() for name in column(few, "property")}
+    if not least:
+        return ""
+    listed = ", ".join(f"{_words(name)} ({count})" for name, count in least.items())
+    return f"\nunder-powered, rarest class below {ENOUGH} trials: {listed}"
+
+
 def _chance(ax: Axes, rows: pd.DataFrame, handles: dict[str, Any]) -> None:
-    """The widest null band of the panel's lines, and chance."""
-    ages = np.unique(column(rows, "age"))
-    per_age = [select(rows, {"age": age}) for age in ages]
-    low = [column(part, "null_low").min() for part in per_age]
-    high = [column(part, "null_high").max() for part in per_age]
-    handles["null (95 %)"] = ax.fill_between(ages, low, high, color=_NULL, lw=0, zorder=1)
+    """Chance, and of the panel's lines the widest null band and the highest ceiling; bars and dashes for step 0."""
     handles["chance"] = ax.axhline(float(column(rows, "chance").mean()), color="0.3", lw=1, ls=":", zorder=1)
-    ceiling = [column(part, "ceiling").mean() for part in per_age]
-    if np.isfinite(ceiling).any():
-        (line,) = ax.plot(ages, ceiling, color="0.3", lw=1, ls="-.", zorder=1)
-        handles["readout of the input (ceiling)"] = line
+    for first in (False, True):
+        part = select(rows, {"first_item": first})
+        ages = np.unique(column(part, "age"))
+        if not ages.size:
+            continue
+        per_age = [select(part, {"age": age}) for age in ages]
+        low = [column(one, "null_low").min() for one in per_age]
+        high = [column(one, "null_high").max() for one in per_age]
+        ceiling = [column(one, "ceiling").max() for one in per_age]
+        if first:
+            ax.vlines(ages + _ASIDE, low, high, color=_NULL, lw=3.5, zorder=1)
+            ax.plot(ages + _ASIDE, ceiling, color="0.3", ls="none", marker="_", ms=6, zorder=1)
+            continue
+        handles["null (95 %)"] = ax.fill_between(ages, low, high, color=_NULL, lw=0, zorder=1)
+        if np.isfinite(ceiling).any():
+            (line,) = ax.plot(ages, ceiling, color="0.3", lw=1, ls="-.", zorder=1)
+            handles["ceiling (readout when shown)"] = line
 
 
 def _maps(table: pd.DataFrame, name: str, columns: list[str]) -> Figure:
@@ -122,9 +152,9 @@ def _maps(table: pd.DataFrame, name: str, columns: list[str]) -> Figure:
     across = len({cell[columns[1]] for cell in cells}) if len(columns) > 1 else min(len(cells), 3)
     down = -(-len(cells) // across)
     steps = int(column(table, "read_step").max()) + 1
-    width, height = max(2.5 * across, 2.9) + 1.75, 2.75 * down + 1.15
+    width, height = max(2.5 * across, 2.9) + 1.75, 2.75 * down + 1.35
     figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(0.6 / width, 0.55 / height, 1 - 1.15 / width, 1 - 0.8 / height, 0.06, 0.14)
+    figure.subplots_adjust(0.6 / width, 0.55 / height, 1 - 1.15 / width, 1 - 1 / height, 0.06, 0.14)
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     low = float(column(table, "chance").min())
     image = None
@@ -152,6 +182,9 @@ def _maps(table: pd.DataFrame, name: str, columns: list[str]) -> Figure:
         bar = figure.colorbar(image, cax=figure.add_axes((1 - 0.95 / width, 0.25, 0.2 / width, 0.5)))
         bar.set_label("balanced accuracy (bottom: chance)", fontsize=9)
     note = "brackets: within the null (p > 0.05, uncorrected)"
+    few = int(column(table, "rarest").min())
+    if few < ENOUGH:
+        note += f"\nunder-powered: fewer than {ENOUGH} trials of the rarest class ({few})"
     figure.suptitle(f"Decoding of {_words(name)}\n{note}", fontsize=9.5)
     return figure
 

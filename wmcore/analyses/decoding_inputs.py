@@ -1,6 +1,8 @@
-"""The ceiling of decoding: what a linear readout of the inputs gives (the perceptual probe)."""
+"""The inputs of a recording as flat values, for the readouts that a decoding is compared with (perceptual probe)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,73 +10,56 @@ import xarray as xr
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from wmcore.analyses.decoding_contexts import Ceiling, Decoder, Item, decode_inputs
 from wmcore.recording import inputs_of
 from wmcore.trials import Lookup
 
-COMPONENTS = 128
-_GRID = 8
+MOST_VALUES = 8192
+_GRIDS = (8, 4, 2, 1)
 
 
-def input_ceiling(
-    recording: xr.Dataset,
-    items: list[Item],
-    groups: np.ndarray,
-    first_image: np.ndarray | None,
-    lengths: np.ndarray,
-    decoder: Decoder,
-) -> Ceiling:
-    """Balanced accuracy of the same decoder on the inputs of the step at which an item is shown.
+@dataclass(frozen=True)
+class Inputs:
+    """What was shown, as one vector per trial and step.
 
-    Inputs do not depend on the task cell, so all trials are used together. Maps larger than 8x8 are average-pooled;
-    each input is reduced to its first 128 principal components, which are found without labels.
+    Principal components would not do in place of the values: the decoder standardises each value, so that components
+    would be whitened, and on few trials the noise of the small ones hides what the inputs plainly hold.
 
-    Returns:
-        (property, source step, read step is 0) -> balanced accuracy, with the groups of such a context (images at
-        step 0, if ``first_image`` is given); empty where the recording has no inputs.
+    Attributes:
+        tables: per input, (M, D) float32: its distinct values, flattened; maps larger than 8x8 are average-pooled to
+            that, and further while there are more than 8192 values.
+        indices: per input, (N, T) rows of its table.
     """
-    inputs = inputs_of(recording)
-    if not inputs:
-        return {}
-    values = np.concatenate([reduced(value) for value in inputs.values()], axis=2)
-    by_trial = decode_inputs(values, items, groups, None, lengths, decoder)
-    by_image = decode_inputs(values[:, :1], items, groups, first_image, lengths, decoder)
-    return {
-        **{(name, step, False): value for (name, step), value in by_trial.items()},
-        **{(name, step, True): value for (name, step), value in by_image.items()},
-    }
+
+    tables: tuple[np.ndarray, ...]
+    indices: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, recording: xr.Dataset) -> Inputs | None:
+        """All inputs of a recording; None where it has none."""
+        tables, indices = [], []
+        for value in inputs_of(recording).values():
+            if isinstance(value, Lookup):
+                tables.append(_flat(value.table))
+                indices.append(value.index.numpy())
+            else:
+                tables.append(_flat(value.flatten(0, 1)))
+                indices.append(np.arange(len(tables[-1])).reshape(value.shape[:2]))
+        return cls(tuple(tables), tuple(indices)) if tables else None
+
+    def take(self, rows: np.ndarray) -> Inputs:
+        """The inputs of some trials."""
+        return replace(self, indices=tuple(index[rows] for index in self.indices))
+
+    def at(self, rows: np.ndarray, step: int) -> np.ndarray:
+        """(M, D) values that some trials show at a step."""
+        pairs = zip(self.tables, self.indices, strict=True)
+        return np.concatenate([table[index[rows, step]] for table, index in pairs], axis=1)
 
 
-def reduced(value: Tensor | Lookup) -> np.ndarray:
-    """(N, T, D <= 128) float32: an input, pooled, flattened and projected on its principal components."""
-    if isinstance(value, Lookup):
-        table = _flat(value.table, 1)
-        used, count = np.unique(value.index.numpy(), return_counts=True)
-        weight = np.zeros(len(table))
-        weight[used] = count
-        return _project(table, weight)[value.index.numpy()]
-    flat = _flat(value, 2)
-    return _project(flat, np.ones(len(flat))).reshape(*value.shape[:2], -1)
-
-
-def _flat(value: Tensor, leading: int) -> np.ndarray:
-    rows = value.reshape(-1, *value.shape[leading:]).to(torch.float32)
-    if rows.ndim == 4 and max(rows.shape[2:]) > _GRID:
-        rows = adaptive_avg_pool2d(rows, _GRID)
+def _flat(table: Tensor) -> np.ndarray:
+    rows = table.to(torch.float32)
+    if rows.ndim == 4:
+        for grid in _GRIDS:
+            if max(rows.shape[2:]) > grid and (grid == _GRIDS[0] or rows[0].numel() > MOST_VALUES):
+                rows = adaptive_avg_pool2d(rows, grid)
     return rows.reshape(len(rows), -1).numpy()
-
-
-def _project(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(M, D) rows to their first components under row weights; unchanged if they have no more than that."""
-    if rows.shape[1] <= COMPONENTS:
-        return rows
-    share = (weight / weight.sum()).astype(np.float32)
-    centred = rows - share @ rows
-    scaled = centred * np.sqrt(share)[:, None]
-    if len(rows) < rows.shape[1]:
-        power, left = np.linalg.eigh(scaled @ scaled.T)
-        axes = scaled.T @ left[:, -COMPONENTS:]
-        axes /= np.sqrt(np.maximum(power[-COMPONENTS:], 1e-12 * power[-1]))
-    else:
-        axes = np.linalg.eigh(scaled.T @ scaled)[1][:, -COMPONENTS:]
-    return centred @ axes

@@ -8,37 +8,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wmcore.analyses.decoding_contexts import Ceiling, Context
+from wmcore.analyses.decoding_contexts import Context
 from wmcore.analyses.resampling import interval
 
 Cell = dict[str, Any]
 CELL = "cell_"
 """Prefix of the columns that name the task cell (``cell_n`` is not ``n``, the number of trials)."""
+ENOUGH = 20
+"""Trials of the rarest class below which a row is called under-powered."""
+_ROOM = 0.1  # a ceiling nearer to chance than this is "no information" (nback.md 6.0)
 Found = Sequence[tuple[Cell, Context]]
 
 
-def tabulate(found: Found, ceiling: Ceiling) -> pd.DataFrame:
+def tabulate(found: Found) -> pd.DataFrame:
     """One row per cell, property and context; then by age; then margins.
 
     Args:
         found: (cell, context) pairs.
-        ceiling: balanced accuracies from the inputs.
     """
     rows = [
         _row(
             "balanced_accuracy",
             cell,
             context.name,
-            context.estimate,
-            context.null,
-            context.draws,
-            ceiling=_ceiling(ceiling, context),
-            chance=context.chance,
+            [context],
+            (context.estimate, context.null, context.draws),
             source=context.source,
             read=context.read,
-            age=context.read - context.source,
-            counts=(context.n, context.n_groups, context.n_classes),
-            warning=_warning([context]),
         )
         for cell, context in found
     ]
@@ -47,10 +43,13 @@ def tabulate(found: Found, ceiling: Ceiling) -> pd.DataFrame:
         if cell not in cells:
             cells.append(cell)
     for cell in cells:
-        by_age = _by_age([context for other, context in found if other == cell])
-        rows += [_age_row(cell, name, age, group, ceiling) for (name, age), group in by_age.items()]
-        if "feature" in cell:
-            rows += _margins(cell, by_age)
+        for first in (False, True):  # never pooled: the first item meets an empty state
+            by_age = _by_age([c for other, c in found if other == cell and (c.source == 0) == first])
+            rows += [
+                _row("balanced_accuracy_by_age", cell, name, group, _mean(group)) for (name, _), group in by_age.items()
+            ]
+            if "feature" in cell:
+                rows += _margins(cell, by_age)
     table = pd.DataFrame(rows)
     for name in ("source_step", "read_step"):
         table[name] = table[name].astype("Int64")
@@ -67,11 +66,11 @@ def relevance(cell: Cell, name: str) -> str:
 
 
 def _by_age(contexts: Sequence[Context]) -> dict[tuple[str, int], list[Context]]:
-    """Contexts of source steps >= 1 by property and age; of step 0 for an age that no other step reaches."""
+    """Contexts by property and age."""
     groups: dict[tuple[str, int], list[Context]] = {}
     for context in contexts:
         groups.setdefault((context.name, context.read - context.source), []).append(context)
-    return {key: [c for c in group if c.source > 0] or group for key, group in groups.items()}
+    return groups
 
 
 def _mean(group: Sequence[Context]) -> tuple[float, np.ndarray, np.ndarray]:
@@ -83,67 +82,42 @@ def _mean(group: Sequence[Context]) -> tuple[float, np.ndarray, np.ndarray]:
     )
 
 
-def _age_row(cell: Cell, name: str, age: int, group: Sequence[Context], ceiling: Ceiling) -> dict[str, Any]:
-    estimate, null, draws = _mean(group)
-    return _row(
-        "balanced_accuracy_by_age",
-        cell,
-        name,
-        estimate,
-        null,
-        draws,
-        ceiling=float(np.mean([_ceiling(ceiling, c) for c in group])),
-        chance=float(np.mean([c.chance for c in group])),
-        age=age,
-        counts=(min(c.n for c in group), min(c.n_groups for c in group), min(c.n_classes for c in group)),
-        warning=_warning(group),
-    )
-
-
 def _margins(cell: Cell, by_age: dict[tuple[str, int], list[Context]]) -> list[dict[str, Any]]:
-    """Relevant property less the best irrelevant one, in normalised accuracy (acc - chance) / (1 - chance).
-
-    Properties differ in their number of classes, so that raw accuracies would not compare.
-    """
+    """Relevance margins (see ``DecodingSpec.compute``); none where no ceiling leaves room above chance."""
     rows = []
     feature = cell["feature"]
     for age in sorted({age for name, age in by_age if name == feature}):
-        others = [name for name, a in by_age if a == age and relevance(cell, name) == "irrelevant"]
-        others = [name for name in others if "_within_" not in name]
-        own = by_age[feature, age]
-        if not others or own[0].chance >= 1:
+        scores = {
+            name: _normalised(group)
+            for (name, other), group in by_age.items()
+            if other == age and "_within_" not in name and (name == feature or relevance(cell, name) == "irrelevant")
+        }
+        own = scores.pop(feature)
+        others = {name: score for name, score in scores.items() if score is not None}
+        if own is None or not others:
             continue
-        parts = [_normalised(own), *(_normalised(by_age[name, age]) for name in others)]
-        estimate, null, draws = (
-            parts[0][i] - np.max(np.stack([np.asarray(part[i]) for part in parts[1:]]), axis=0) for i in range(3)
-        )
-        rows.append(
-            _row(
-                "relevance_margin",
-                cell,
-                feature,
-                float(estimate),
-                np.asarray(null),
-                np.asarray(draws),
-                ceiling=np.nan,
-                chance=0.0,
-                age=age,
-                counts=(min(c.n for c in own), min(c.n_groups for c in own), min(c.n_classes for c in own)),
-                warning=_warning(own),
-            )
-        )
+        best = max(others, key=lambda name: others[name][0])
+        margin, draws = own[0] - others[best][0], own[1] - others[best][1]
+        tail = 1 + min(int((draws <= 1e-9).sum()), int((draws >= -1e-9).sum()))
+        row = _row("relevance_margin", cell, feature, by_age[feature, age], (margin, np.zeros(1), draws))
+        row |= dict.fromkeys(("ceiling", "input_readout", "input_new_images"), np.nan)
+        row |= {"chance": 0.0, "compared_with": best, "p_value": min(1.0, 2 * tail / (1 + draws.size))}
+        row["rarest"] = min(c.rarest for c in (*by_age[feature, age], *by_age[best, age]))
+        row["warning"] = _warning([*by_age[feature, age], *by_age[best, age]])
+        rows.append(row)
     return rows
 
 
-def _normalised(group: Sequence[Context]) -> tuple[float, np.ndarray, np.ndarray]:
-    estimate, null, draws = _mean(group)
-    chance = float(np.mean([c.chance for c in group]))
-    scale = 1 - chance if chance < 1 else 1.0
-    return (estimate - chance) / scale, (null - chance) / scale, (draws - chance) / scale
-
-
-def _ceiling(ceiling: Ceiling, context: Context) -> float:
-    return ceiling.get((context.name, context.source, context.read == 0), np.nan)
+def _normalised(group: Sequence[Context]) -> tuple[float, np.ndarray] | None:
+    """Mean of (accuracy - chance) / (ceiling - chance), and its bootstrap draws; None where no context has room."""
+    scores = []
+    for c in group:
+        room = (c.ceiling if np.isfinite(c.ceiling) else 1.0) - c.chance
+        if room >= _ROOM:
+            scores.append(((c.estimate - c.chance) / room, (c.draws - c.chance) / room))
+    if not scores:
+        return None
+    return float(np.mean([estimate for estimate, _ in scores])), np.mean([draws for _, draws in scores], axis=0)
 
 
 def _warning(group: Sequence[Context]) -> str:
@@ -155,8 +129,8 @@ def _warning(group: Sequence[Context]) -> str:
     left_out, rarest = max(c.left_out for c in group), min(c.rarest for c in group)
     if left_out:
         parts.append(f"{left_out} trials left out: their class is absent from the training fold")
-    if rarest < 10:
-        parts.append(f"the rarest class has {rarest} trials")
+    if rarest < ENOUGH:
+        parts.append(f"under-powered: fewer than {ENOUGH} trials of the rarest class ({rarest})")
     return "; ".join(parts)
 
 
@@ -164,18 +138,13 @@ def _row(
     measure: str,
     cell: Cell,
     name: str,
-    estimate: float,
-    null: np.ndarray,
-    draws: np.ndarray,
-    *,
-    ceiling: float,
-    chance: float,
-    age: int,
-    counts: tuple[int, int, int],
-    warning: str,
+    group: Sequence[Context],
+    values: tuple[float, np.ndarray, np.ndarray],
     source: int | None = None,
     read: int | None = None,
 ) -> dict[str, Any]:
+    """A row of contexts of one age, from their estimate, null draws and bootstrap draws."""
+    estimate, null, draws = values
     ci_low, ci_high = interval(draws)
     null_low, null_high = interval(null)
     kind = relevance(cell, name)
@@ -185,20 +154,25 @@ def _row(
         "property": name,
         "relevance": kind,
         "relevant": kind == "relevant",
+        "compared_with": "",
+        "first_item": group[0].source == 0,
         "source_step": source,
         "read_step": read,
-        "age": age,
+        "age": group[0].read - group[0].source,
         "estimate": estimate,
         "null": float(np.mean(null)),
         "null_low": float(null_low),
         "null_high": float(null_high),
         "p_value": float((1 + np.sum(null >= estimate - 1e-9)) / (1 + null.size)),
-        "chance": chance,
-        "ceiling": ceiling,
+        "chance": float(np.mean([c.chance for c in group])),
+        "ceiling": float(np.mean([c.ceiling for c in group])),
+        "input_readout": float(np.mean([c.input_readout for c in group])),
+        "input_new_images": float(np.mean([c.input_new_images for c in group])),
         "ci_low": float(ci_low),
         "ci_high": float(ci_high),
-        "n": counts[0],
-        "n_groups": counts[1],
-        "n_classes": counts[2],
-        "warning": warning,
+        "n": min(c.n for c in group),
+        "n_groups": min(c.n_groups for c in group),
+        "n_classes": min(c.n_classes for c in group),
+        "rarest": min(c.rarest for c in group),
+        "warning": _warning(group),
     }

@@ -15,12 +15,24 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from wmcore.analyses import trajectories_figures
-from wmcore.analyses.base import AnalysisResult, AnalysisSpec, first_state, require
+from wmcore.analyses.base import (
+    PER_STEP,
+    PER_TRIAL,
+    AnalysisResult,
+    AnalysisSpec,
+    check_condition,
+    check_state,
+    first_state,
+    require,
+)
 from wmcore.analyses.resampling import bootstrap_weights, interval
 from wmcore.errors import InputError
 from wmcore.recording import condition_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wmcore.analyses.base import Conditions
     from wmcore.models.base import SequenceModel
 
 
@@ -42,6 +54,20 @@ class TrajectoriesSpec(AnalysisSpec):
     """Nulls of the separation: conditions shuffled over trials."""
     bootstraps: Annotated[int, Field(ge=50)] = 100
     """Resamplings of the trials for the 95 % intervals; each fits the components anew."""
+
+    def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
+        check_state(self.state, states, f"{where}.state")
+        check_condition(self.color_by, conditions, f"{where}.color_by", (PER_TRIAL, PER_STEP))
+        per_step = conditions[self.color_by] == PER_STEP
+        if self.at_step is None and per_step:
+            rule = f"must be given, because {self.color_by} has a value at every step"
+            raise InputError(f"{where}.at_step", rule, remedy="Write the step whose value counts, e.g. at_step: 0.")
+        if self.at_step is not None and not per_step:
+            rule = f"has no effect, because {self.color_by} has one value for the whole trial"
+            raise InputError(f"{where}.at_step", rule, value=self.at_step, remedy="Leave it out.")
+        if self.at_step is not None and steps is not None and self.at_step >= steps:
+            rule = f"must be below {steps}, the number of steps of a trial"
+            raise InputError(f"{where}.at_step", rule, value=self.at_step, remedy=f"Write {steps - 1} or less.")
 
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator

@@ -20,10 +20,14 @@ from wmcore.stimuli.object_sets.base import ObjectMesh
 from wmcore.stimuli.views import View
 
 Axis = Annotated[float, Field(ge=-1, le=1)]
+INSTALL_GL = (
+    "On Debian and Ubuntu run `apt-get install mesa-utils-bin`, the one package that brings both Mesa's EGL and its "
+    "software driver (libegl-mesa0 and libgl1-mesa-dri)."
+)
+"""What to do on a machine that cannot render."""
 NO_GL = (
     "Off-screen rendering cannot start: Mesa's EGL (libEGL_mesa.so.0 with a software driver) is missing or gives no "
-    "OpenGL context. On Debian and Ubuntu run `apt-get install mesa-utils-bin`, the one package that brings both "
-    "(libegl-mesa0 and libgl1-mesa-dri)."
+    f"OpenGL context. {INSTALL_GL}"
 )
 
 

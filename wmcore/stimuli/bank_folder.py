@@ -50,10 +50,10 @@ def new_bank(target: Path) -> Iterator[Path]:
 
 
 def write_description(folder: Path, manifest: pd.DataFrame, description: dict[str, Any]) -> None:
-    """Writes the manifest and, last, ``bank.json`` with the manifest's checksum."""
+    """Writes the manifest and, last, ``bank.json`` with the checksums of all files that lie in the folder by then."""
     manifest.to_parquet(folder / MANIFEST, index=False)
-    checksum = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    write_json(folder / DESCRIPTION, {**description, "manifest_sha256": checksum})
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_json(folder / DESCRIPTION, {**description, "sha256": checksums})
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -64,29 +64,35 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def read_description(folder: Path, what: str, content_hash: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The manifest and ``bank.json`` of a finished bank.
+    """The manifest and ``bank.json`` of a finished bank; the files beside them are those that were written.
 
     Raises:
         InputError: the bank is not there, or is damaged.
     """
-    if not (folder / DESCRIPTION).is_file():
+    if not folder.exists():
         raise InputError(
             str(folder),
             f"must hold the {what} bank of these stimuli, but there is none",
             remedy="Run `wmsweep render` with the same spec and storage.",
         )
+    if not (folder / DESCRIPTION).is_file():
+        raise damaged(folder, what, f"{DESCRIPTION} is missing")
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        content = (folder / MANIFEST).read_bytes()
-        sound = (
-            description["content_hash"] == content_hash
-            and description["manifest_sha256"] == hashlib.sha256(content).hexdigest()
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        changed = [name for name, checksum in description["sha256"].items() if _checksum(folder / name) != checksum]
+        same = description["content_hash"] == content_hash and MANIFEST in description["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(folder, what, str(error)) from error
-    if not sound:
-        raise damaged(folder, what, "its manifest is not the one that was written")
+    if changed:
+        raise damaged(folder, what, f"{changed[0]} is not the one that was written")
+    if not same:
+        raise damaged(folder, what, f"{DESCRIPTION} is not the one that was written")
     return pd.read_parquet(folder / MANIFEST), description
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged(folder: Path, what: str, why: str) -> InputError:
@@ -94,5 +100,5 @@ def damaged(folder: Path, what: str, why: str) -> InputError:
     return InputError(
         str(folder),
         f"holds a damaged {what} bank ({why})",
-        remedy="Delete this folder and run `wmsweep render` again.",
+        remedy="Delete this folder: `wmsweep render` and `wmsweep run` make it again.",
     )

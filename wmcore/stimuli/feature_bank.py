@@ -23,7 +23,7 @@ from wmcore.stimuli.image_bank import ImageBank, Progress, image_bank_key, make_
 from wmcore.stimuli.object_sets.base import Split
 from wmcore.stimuli.spec import LOCATION_CENTERS_PX, StimulusSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FEATURES = "features.safetensors"
 GATE = "gate.json"
 

@@ -24,7 +24,7 @@ from wmcore.stimuli.object_sets.base import ObjectMesh
 from wmcore.stimuli.spec import IMAGE_PX, LOCATION_CENTERS_PX, StimulusSpec
 from wmcore.stimuli.views import View
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the layout of a bank changes."""
 
 Progress = Callable[[int, int], None]

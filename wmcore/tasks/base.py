@@ -50,8 +50,24 @@ class TaskSpec(Spec, ABC):
         """Names of the splits, known before anything is built; at least train, select and test."""
 
     @abstractmethod
+    def proportions(self) -> frozenset[str]:
+        """Those of ``metric_names`` that are shares in [0, 1]."""
+
+    @abstractmethod
+    def least_trials(self) -> int:
+        """Trials with which every metric is defined: one per condition that the task averages over."""
+
+    @abstractmethod
+    def final_splits(self) -> tuple[str, ...]:
+        """Splits that a trained network is scored on, once; analyses may have further ones."""
+
+    @abstractmethod
     def input_channels(self) -> Mapping[str, InputChannel]:
         """Named inputs with the shape of one step, known before anything is built."""
+
+    @abstractmethod
+    def condition_dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Condition name -> ("trial",) or ("trial", "time"): those of every batch, known before the build."""
 
     @property
     @abstractmethod

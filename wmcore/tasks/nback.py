@@ -133,10 +133,26 @@ class NBackSpec(TaskSpec):
     def split_names(self) -> tuple[str, ...]:
         return tuple(SPLITS)
 
+    def proportions(self) -> frozenset[str]:
+        return frozenset(self.metric_names()) - {"d_prime"}
+
+    def least_trials(self) -> int:
+        return len(self.cells())
+
+    def final_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if split not in ("train", "neutral"))
+
     def input_channels(self) -> Mapping[str, InputChannel]:
         return {
             "features": InputChannel(self.stimuli.backbone.feature_shape(), "features"),
             "task": InputChannel((len(FEATURES) + LARGEST_N,), "vector"),
+        }
+
+    def condition_dims(self) -> Mapping[str, tuple[str, ...]]:
+        per_step = ("image", "location", "category", "identity", "view", "executive", "is_match", "is_lure")
+        return {
+            **dict.fromkeys(("n", "feature"), ("trial",)),
+            **dict.fromkeys((*per_step, "same_category"), ("trial", "time")),
         }
 
     @property
@@ -240,8 +256,16 @@ class NBack(Task):
 
     def metrics(self, outputs: Tensor, batch: TrialBatch) -> dict[str, float]:
         """Accuracies are over executive steps; ``accuracy`` is the mean over the (n, feature) cells."""
+        response = outputs.argmax(-1)
         c = batch.conditions
-        correct = outputs.argmax(-1) == batch.targets
+        accuracies = self._accuracies((response == batch.targets).float(), batch)
+        return {name: accuracies.get(name, float("nan")) for name in self.spec.metric_names()} | {
+            "d_prime": _d_prime(response, c["is_match"], c["executive"])
+        }
+
+    def _accuracies(self, correct: Tensor, batch: TrialBatch) -> dict[str, float]:
+        """Every metric that is a mean of ``correct``, (B, T) in [0, 1]: whether, or how probably, a step is right."""
+        c = batch.conditions
         executive = c["executive"]
         cells = {
             f"accuracy_n{n}_{feature}": _mean(
@@ -252,7 +276,6 @@ class NBack(Task):
         result = {
             "accuracy": float(np.mean(list(cells.values()))),
             "accuracy_all_steps": _mean(correct, torch.ones_like(executive)),
-            "d_prime": _d_prime(outputs.argmax(-1), c["is_match"], executive),
             "accuracy_lures": _mean(correct, c["is_lure"]),
         }
         if "identity" in self.spec.features:
@@ -264,8 +287,9 @@ class NBack(Task):
     def baselines(self, batch: TrialBatch) -> dict[str, dict[str, float]]:
         """Scores of three policies that know when a response is due but do not do the task.
 
-        ``chance`` guesses match with probability p; ``constant`` always gives the more frequent answer;
-        ``category_only`` remembers nothing but categories (right on category, .75 on identity at p = .5).
+        ``chance`` guesses match with probability p; ``constant`` always gives the answer that p makes more frequent
+        (non-match at p = .5); ``category_only`` remembers nothing but categories (right on category, .75 on identity
+        at p = .5).
         """
         c = batch.conditions
         p = self.spec.match_probability
@@ -280,12 +304,8 @@ class NBack(Task):
             )
             for name, action in policies.items()
         }
-        guess = p * p + (1 - p) * (1 - p)
-        share = executive.float().mean().item()
-        chance = dict.fromkeys(self.spec.metric_names(), guess)
-        # Non-match steps are answered right by a guesser with probability 1 - p.
-        chance |= {name: 1 - p for name in ("accuracy_lures", "accuracy_same_category_foils") if name in chance}
-        chance |= {"accuracy_all_steps": 1 - share + share * guess, "d_prime": 0.0}
+        right = torch.where(c["is_match"], p, torch.where(executive, 1 - p, 1.0))
+        chance = {**self._accuracies(right, batch), "d_prime": 0.0}
         return {"chance": chance, **scores}
 
     def sampling_summary(self, batch: TrialBatch) -> dict[str, float]:
@@ -322,7 +342,7 @@ def _agrees_with_neighbour(values: Tensor, n: Tensor) -> Tensor:
 
 def _mean(values: Tensor, where: Tensor) -> float:
     count = int(where.sum())
-    return float((values & where).sum()) / count if count else float("nan")
+    return float((values.float() * where).sum()) / count if count else float("nan")
 
 
 def _d_prime(response: Tensor, is_match: Tensor, executive: Tensor) -> float:

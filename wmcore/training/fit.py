@@ -22,7 +22,8 @@ from wmcore.training.trial_spec import TrialSpec
 from wmcore.trials import Lookup, TrialBatch, of_trials
 
 _AHEAD = 16
-"""Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared."""
+"""Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
+exact quotas hold over such a block; variants meet the same training trials if their batch sizes are equal."""
 _CHUNK = 512
 """Trials per forward pass of an evaluation: bounds memory, changes nothing else."""
 
@@ -51,7 +52,7 @@ class FitResult:
     Attributes:
         history: one evaluation per ``evaluation.every_steps``.
         best_step: the step whose weights were best on the selection split.
-        final: every split with the best weights.
+        final: the task's final splits with the best weights.
         intervals: the same names -> 95 % interval, over ``interval_unit`` (replicates, or trials of a single one).
         n: how many of those units.
         baselines: split -> policy -> metric -> score on the same trials (replicate 0's).
@@ -136,24 +137,26 @@ class TrainingRun:
         return self._evaluation(split, batches, outputs)
 
     def finish(self) -> FitResult:
-        """Every split but train, with the weights that were best on the selection split."""
+        """The task's final splits, with the weights that were best on the selection split."""
         for model, weights in zip(self.models, self._best_weights, strict=True):
             model.load_state_dict(weights)
         several, trials = len(self.seeds) > 1, self.trial.evaluation.test_trials
         final = Evaluation(self.step)
         intervals, baselines, sampling = {}, {}, {}
-        for split in self.task.splits:
-            if split == "train":
-                continue
+        proportions, least = self.trial.task.proportions(), self.trial.task.least_trials()
+        for split in self.trial.task.final_splits():
             batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
             outputs = [_outputs(model, batch) for model, batch in zip(self.models, batches, strict=True)]
             found = self._evaluation(split, batches, outputs)
             for name in ("metrics", "spread", "replicates"):
                 getattr(final, name).update(getattr(found, name))
+            bare = {name.removeprefix(f"{split}/"): values for name, values in found.replicates.items()}
             if several:
-                intervals |= over_replicates(found.replicates)
+                own = over_replicates(bare, proportions)
             else:
-                intervals |= over_trials(self.task, outputs[0], batches[0], found.metrics, prefix=f"{split}/")
+                estimates = {name: values[0] for name, values in bare.items()}
+                own = over_trials(self.task, outputs[0], batches[0], estimates, proportions, trials // least)
+            intervals |= {f"{split}/{name}": interval for name, interval in own.items()}
             baselines[split] = self.task.baselines(batches[0])
             sampling[split] = self.task.sampling_summary(batches[0])
         return FitResult(

@@ -34,9 +34,9 @@ class AdamWSpec(Spec):
 class TrainingSpec(Spec):
     """The gradient loop."""
 
-    steps: Annotated[int, Field(ge=1)] = 3000
+    steps: Annotated[int, Field(ge=1, le=10**9)] = 3000
     """Optimiser steps."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Trials per optimiser step and replicate."""
     optimizer: AdamWSpec = AdamWSpec()
     """The optimiser."""
@@ -62,7 +62,7 @@ class EvaluationSpec(Spec):
 class TrialSpec(Spec):
     """Task + model + training + evaluation + root seed + replicates. Same content, same ``trial_id``."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Root seed: replicate r draws everything from (seed, r) alone."""
     replicates: Annotated[int, Field(ge=1, le=64)] = 1
     """Independently seeded networks that are trained in lockstep; the reported metric is their mean."""
@@ -83,6 +83,17 @@ class TrialSpec(Spec):
                 f"the task learns by protocol {self.task.protocol!r} and the model by {self.model.protocol!r}: "
                 "they cannot be paired"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_metric_is_defined(self) -> TrialSpec:
+        least = self.task.least_trials()
+        for name in ("trials", "test_trials"):
+            if getattr(self.evaluation, name) < least:
+                raise ValueError(
+                    f"evaluation.{name} is {getattr(self.evaluation, name)}, but the task needs at least {least}: one "
+                    "for each of the conditions that it averages over"
+                )
         return self
 
     @model_validator(mode="after")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from safetensors.torch import load_file
 
 from wmcore.errors import InputError, MissingPartError
 from wmcore.stimuli.backbones.base import Backbone, BackboneSpec, check_pool, file_checksum
 
 MAPS: dict[str, tuple[int, int]] = {"layer1": (256, 56), "layer2": (512, 28), "layer3": (1024, 14), "layer4": (2048, 7)}
 """Layer -> (channels, side of its map) for a 224 px image."""
-NAMES = ("IMAGENET1K_V1", "IMAGENET1K_V2")
+NAMES = ("IMAGENET1K_V1", "IMAGENET1K_V2", "DEFAULT")
+"""Torchvision's names of weights; its default is the second."""
+SUFFIXES = (".pth", ".pt", ".safetensors")
+"""How the name of a file of weights ends."""
+
+
+def _known_weights(weights: str) -> str:
+    """Looks at the file's existence only: what it holds is checked when it is loaded."""
+    is_path = "/" in weights or "\\" in weights or weights.endswith(SUFFIXES)
+    if is_path and not Path(weights).expanduser().is_file():
+        raise ValueError(f"must be an existing file, or one of {', '.join(NAMES)}")
+    if not is_path and weights not in NAMES:
+        raise ValueError(f"must be one of {', '.join(NAMES)}, or the path of a file that ends in {', '.join(SUFFIXES)}")
+    return weights
 
 
 class ResNet50Spec(BackboneSpec):
@@ -24,8 +38,9 @@ class ResNet50Spec(BackboneSpec):
     """Stage whose output is taken; layer4 is the published one."""
     pool_size: Annotated[int, Field(ge=1, le=56)] | None = 4
     """Side of the map after adaptive average pooling; null keeps the layer's own."""
-    weights: str = "IMAGENET1K_V2"
-    """IMAGENET1K_V1, IMAGENET1K_V2 (downloaded once by ``wmsweep render``), or the path of a state-dict file (.pth)."""
+    weights: Annotated[str, AfterValidator(_known_weights)] = "IMAGENET1K_V2"
+    """IMAGENET1K_V1, IMAGENET1K_V2 or DEFAULT (downloaded once by ``wmsweep render``), or the path of a file that holds
+    a state dict (.pth, .pt or .safetensors)."""
 
     @model_validator(mode="after")
     def _pool_fits(self) -> ResNet50Spec:
@@ -58,19 +73,33 @@ class ResNet50Spec(BackboneSpec):
                     f"Download {self._official().url} elsewhere and give its path as backbone.weights."
                 ) from error
         else:
-            state = torch.load(self._local_file(), weights_only=True, map_location="cpu")
+            state = self._local_state()
         try:
             network.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
-            raise InputError(
-                "backbone.weights", "must be a state dict of torchvision's resnet50", value=self.weights
-            ) from error
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise self._no_state_dict() from error
         return Backbone(Cut(network, self.layer), self.pool_size)
 
     def _official(self):
         from torchvision.models import ResNet50_Weights
 
         return ResNet50_Weights[self.weights]
+
+    def _local_state(self) -> dict[str, Any]:
+        path = self._local_file()
+        try:
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            return torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # what an unpickler raises for foreign bytes has no end
+            raise self._no_state_dict() from error
+
+    def _no_state_dict(self) -> InputError:
+        return InputError(
+            "backbone.weights",
+            f"must name a state dict of torchvision's resnet50, and {self.weights} holds none",
+            remedy=f"Name another file, or one of {', '.join(NAMES)}.",
+        )
 
     def _local_file(self) -> Path:
         path = Path(self.weights).expanduser()

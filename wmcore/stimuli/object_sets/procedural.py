@@ -38,11 +38,11 @@ class ProceduralSpec(ObjectSetSpec):
     """
 
     kind: Literal["procedural"] = "procedural"
-    train_identities: Annotated[int, Field(ge=1, le=200)] = 6
-    """Identities per category for training."""
-    select_identities: Annotated[int, Field(ge=0, le=200)] = 2
+    train_identities: Annotated[int, Field(ge=2, le=200)] = 6
+    """Identities per category for training; at least two, because a non-match shows another one."""
+    select_identities: Annotated[int, Field(ge=2, le=200)] = 2
     """Identities per category for model selection, never seen in training."""
-    test_identities: Annotated[int, Field(ge=0, le=200)] = 2
+    test_identities: Annotated[int, Field(ge=2, le=200)] = 2
     """Identities per category for the final test, never seen before it."""
     color: bool = True
     """False paints every object in one grey, so that identity must be told from shape alone."""

@@ -1,0 +1,63 @@
+"""Addresses of a Ray: what is none, and where none answers, is said within seconds. test_run meets one that runs."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sweeps import cluster
+from wmcore.errors import InputError
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """The address of something that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: pytest.fail("connected without a check"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def refused(address: str) -> str:
+    start = time.monotonic()
+    with pytest.raises(InputError) as caught, cluster.connected(address):
+        pass
+    assert time.monotonic() - start < 30
+    assert caught.value.exit_code == 2
+    assert "Start one with cluster/local.sh" in caught.value.remedy
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "", "local", "a b:1", "host:", ":6379", "host:0", "host:70000", "http://a:1"]
+)
+def test_what_is_no_address_is_refused(address):
+    assert "must be auto or host:port, as in 127.0.0.1:6379" in refused(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_where_nothing_listens_is_refused_at_once(address, monkeypatch):
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: pytest.fail("Ray was asked"))
+    assert "must lead to a running Ray" in refused(address)
+
+
+@pytest.mark.parametrize("how", ["address", "auto"])
+def test_where_something_else_listens_is_refused_in_time(listener, how, monkeypatch):
+    """``auto`` finds it as it finds a cluster that has ended."""
+    monkeypatch.setattr(cluster, "PROBE_SECONDS", 6.0)
+    if how == "auto":
+        monkeypatch.setenv("RAY_ADDRESS", listener)
+    assert "no Ray answered within 6 s" in refused(listener if how == "address" else "auto")
+
+
+def test_what_ends_the_question_is_told(monkeypatch):
+    monkeypatch.setattr(cluster, "PROBE", "raise ConnectionError('no\\ncluster')")
+    assert "must lead to a running Ray (cluster)" in refused("auto")
