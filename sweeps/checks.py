@@ -33,6 +33,7 @@ def check_sweep(spec: SweepSpec) -> None:
     _paths_apart(spec)
     _analyses_distinct(spec)
     _objective_decides(spec)
+    _options_have_effect(spec)
     generator = np.random.default_rng(0)
     points = [*spec.search.space.corner_points(), *(spec.search.space.point(generator) for _ in range(RANDOM_POINTS))]
     for point in points:
@@ -108,6 +109,21 @@ def _objective_decides(spec: SweepSpec) -> None:
                 "has no effect, because search.objective decides which weights are best",
                 remedy="Remove it.",
             )
+
+
+def _options_have_effect(spec: SweepSpec) -> None:
+    best, trials = spec.checkpoints.best, spec.search.trials
+    if best > trials and spec.checkpoints != type(spec.checkpoints)():
+        raise InputError(
+            "checkpoints.best",
+            f"must be at most search.trials, which is {trials}",
+            value=best,
+            remedy=f"Write {trials} or less.",
+        )
+    if spec.recording != type(spec.recording)() and not spec.analyses:
+        raise InputError(
+            "recording", "has no effect without analyses", remedy="Leave it out, or name an analysis under analyses."
+        )
 
 
 def _analyses_distinct(spec: SweepSpec) -> None:
