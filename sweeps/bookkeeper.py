@@ -35,28 +35,28 @@ class Bookkeeper:
         self.ledger = Ledger(folder / "ledger.jsonl")
         trials = self.ledger.in_order()
         self.study = Study(spec.search, trials)
-        self.rule = stopping_rule(spec.search.scheduler, spec.search.objective, spec.trial.training.steps)
-        replay(self.rule, trials, spec.search.objective.metric)
+        self.rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
+        replay(self.rule, trials, spec.search.leading.metric)
         self._unfinished = [trial for trial in trials if not trial.ended]
         self._stopping: set[str] = set()
 
     @property
     def metric(self) -> str:
         """The objective's metric."""
-        return self.spec.search.objective.metric
+        return self.spec.search.leading.metric
 
     @property
     def remaining(self) -> int:
         """Trials that are still to be trained, unfinished ones included."""
         pending = self.ledger.counts()["pending"]
-        return pending + (0 if self.ledger.exhausted else max(0, self.spec.search.trials - len(self.ledger.trials)))
+        return pending + (0 if self.ledger.exhausted else max(0, self.spec.search.budget - len(self.ledger.trials)))
 
     def next_trial(self) -> dict[str, Any] | None:
         """The config of the next trial for ``VariantTrainable``; None when nothing is left."""
         if self._unfinished:
             trial = self._unfinished.pop(0)
             return self._config(trial)
-        if len(self.ledger.trials) >= self.spec.search.trials or self.ledger.exhausted:
+        if len(self.ledger.trials) >= self.spec.search.budget or self.ledger.exhausted:
             return None
         number = len(self.ledger.trials)
         for attempt in range(self._attempts(number)):
@@ -118,7 +118,7 @@ class Bookkeeper:
             self.failed(trial_id, f"diverged: the training loss is not finite at step {step}")
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
-        elif result["done"] and trial.best(self.metric, self.spec.search.objective.mode) is None:
+        elif result["done"] and trial.best(self.metric, self.spec.search.leading.mode) is None:
             self.failed(trial_id, f"{self.metric} was not a number at any evaluation")
         elif result["done"]:
             self._end(

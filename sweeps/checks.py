@@ -29,6 +29,7 @@ def check_sweep(spec: SweepSpec) -> None:
         InputError: the first misfit, with its dotted path in the sweep.
     """
     base = spec.trial.model_dump(mode="json")
+    _budget_is_known(spec)
     _paths_exist(spec, base)
     _paths_apart(spec)
     _analyses_distinct(spec)
@@ -42,6 +43,15 @@ def check_sweep(spec: SweepSpec) -> None:
         _evaluated_in_time(spec, trial, point)
         _recording_and_analyses_fit(spec, trial, point)
     stimulus_specs(spec)
+
+
+def _budget_is_known(spec: SweepSpec) -> None:
+    if spec.search.trials is None and spec.search.sampler.kind != "grid":
+        raise InputError(
+            "search.trials",
+            "is missing: only the grid sampler knows how many trials there are",
+            remedy="Write a number.",
+        )
 
 
 def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -95,7 +105,7 @@ def _paths_apart(spec: SweepSpec) -> None:
 def _objective_decides(spec: SweepSpec) -> None:
     """In a sweep the best weights are those that are best by its objective."""
     given, fields = spec.trial.evaluation, type(spec.trial.evaluation).model_fields
-    for name, decided in (("best_metric", spec.search.objective.metric), ("best_mode", spec.search.objective.mode)):
+    for name, decided in (("best_metric", spec.search.leading.metric), ("best_mode", spec.search.leading.mode)):
         if getattr(given, name) not in (fields[name].default, decided):
             raise InputError(
                 f"trial.evaluation.{name}",
@@ -112,7 +122,7 @@ def _objective_decides(spec: SweepSpec) -> None:
 
 
 def _options_have_effect(spec: SweepSpec) -> None:
-    best, trials = spec.checkpoints.best, spec.search.trials
+    best, trials = spec.checkpoints.best, spec.search.budget
     if best > trials and spec.checkpoints != type(spec.checkpoints)():
         raise InputError(
             "checkpoints.best",
@@ -180,7 +190,7 @@ def _entry(spec: SweepSpec, path: str, value: Any) -> str:
 
 
 def _metric_is_reported(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
-    where, metric = "search.objective.metric", spec.search.objective.metric
+    where, metric = "search.objective.metric", spec.search.leading.metric
     names = [f"{SELECTION}/{name}" for name in trial.task.metric_names()]
     if metric in names:
         return

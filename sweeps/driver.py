@@ -36,7 +36,7 @@ TRACKED = "tracked"
 def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
     """Every trial has ended, every analysis is there, the report is written, and MLflow has it all."""
     counts = ledger.counts()
-    searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.trials)
+    searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.budget)
     written = report_path(folder).exists() and (folder / TRACKED).exists()
     return searched and written and is_analysed(spec, folder, ledger)
 

@@ -4,12 +4,18 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
 + pending. Events:
 
     sweep     version, spec                       first line
+    warmed    source, trials                      what the sampler knows from an earlier sweep
+    extended  trials                              the sweep has so many trials from now on
     planned   number, trial_id, point             a suggestion became a trial
     started   trial_id                            an actor took it
-    reported  trial_id, step, metrics, replicates an evaluation
-    pruned    trial_id, step                      early stopping ended it
+    reported  trial_id, step, metrics, replicates, divergence, seconds, stops
+                                                  an evaluation; stops: early stopping ends the trial here
+    pruned    trial_id, step                      early stopping has ended it
     finished  trial_id, step, result              trained to its end
-    failed    trial_id, reason                    diverged or broke
+    reused    trial_id, source, step, reports, result
+                                                  finished in an earlier sweep of the same storage
+    failed    trial_id, reason, divergence        diverged (which replicates, and how) or broke
+    retried   trial_id                            a failed trial is pending again, its reports forgotten
     exhausted reason                              the space holds no further trial
 """
 
@@ -39,7 +45,13 @@ class TrialRecord:
         trial_id: content hash of the TrialSpec.
         point: path -> value in the search space.
         reports: step -> metrics, in the order reported.
+        replicates: step -> the leading objective's value of each replicate.
         result: of a finished trial: best step, final metrics with spread, baselines, sampling, seconds.
+        divergence: kind of divergence -> number of replicates, as of the last report.
+        seconds: of training so far.
+        stopping: early stopping ended it at its last report.
+        source: the sweep that a reused trial was trained in.
+        failures: how often it failed.
     """
 
     number: int
@@ -47,9 +59,15 @@ class TrialRecord:
     point: dict[str, Any]
     state: State = "planned"
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    replicates: dict[int, list[float | None]] = field(default_factory=dict)
     result: dict[str, Any] | None = None
     reason: str = ""
     step: int = 0
+    divergence: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    stopping: bool = False
+    source: str = ""
+    failures: int = 0
 
     @property
     def ended(self) -> bool:
@@ -76,6 +94,8 @@ class Ledger:
         self.path = path
         self.trials: dict[str, TrialRecord] = {}
         self.spec: dict[str, Any] | None = None
+        self.warm: list[dict[str, Any]] = []
+        self.extended_to: int | None = None
         self.exhausted = False
         self.lines = 0
         self._whole_bytes = 0
@@ -149,6 +169,12 @@ class Ledger:
                 )
             self.spec = line["spec"]
             return
+        if event == "warmed":
+            self.warm = line["trials"]
+            return
+        if event == "extended":
+            self.extended_to = line["trials"]
+            return
         if event == "exhausted":
             self.exhausted = True
             return
@@ -161,15 +187,35 @@ class Ledger:
                 trial.state = "running"
             case "reported":
                 trial.reports[line["step"]] = line["metrics"]
+                trial.replicates[line["step"]] = line.get("replicates", {}).get(self._leading, [])
                 trial.step = line["step"]
+                trial.divergence, trial.seconds = line.get("divergence", {}), line.get("seconds", 0.0)
+                trial.stopping = line.get("stops", False)
             case "pruned":
                 trial.state = "pruned"
             case "finished":
                 trial.state, trial.result = "finished", line["result"]
+                trial.divergence = line["result"].get("divergence", {})
+            case "reused":
+                trial.state, trial.source, trial.step = "finished", line["source"], line["step"]
+                trial.reports = {report["step"]: report["metrics"] for report in line["reports"]}
+                trial.replicates = {report["step"]: report["replicates"] for report in line["reports"]}
+                trial.result = line["result"]
+                trial.divergence = line["result"].get("divergence", {})
             case "failed":
-                trial.state, trial.reason = "failed", line["reason"]
+                trial.state, trial.reason, trial.failures = "failed", line["reason"], trial.failures + 1
+                trial.divergence = line.get("divergence", {})
+            case "retried":
+                number, trial_id, point, failures = trial.number, trial.trial_id, trial.point, trial.failures
+                self.trials[trial_id] = TrialRecord(number, trial_id, point, failures=failures)
             case _:
                 raise KeyError(event)
+
+    @property
+    def _leading(self) -> str:
+        """The metric of the first objective; an empty string before the spec is known."""
+        objective = (self.spec or {}).get("search", {}).get("objective", {})
+        return (objective[0] if isinstance(objective, list) else objective).get("metric", "")
 
 
 def _finite(value: Any) -> Any:

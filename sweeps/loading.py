@@ -39,7 +39,7 @@ def summary(spec: SweepSpec) -> str:
     space = f"{searched}, {'continuous' if cells is None else f'{cells} cells'}"
     analyses = ", ".join(str(analysis.model_dump()["kind"]) for analysis in spec.analyses) or "none"
     return (
-        f"{spec.name} is valid: {spec.search.trials} trials ({space}), objective {spec.search.objective.mode} "
-        f"{spec.search.objective.metric}, sampler {spec.search.sampler.kind}, scheduler {spec.search.scheduler.kind}, "
+        f"{spec.name} is valid: {spec.search.budget} trials ({space}), objective {spec.search.leading.mode} "
+        f"{spec.search.leading.metric}, sampler {spec.search.sampler.kind}, scheduler {spec.search.scheduler.kind}, "
         f"analyses {analyses}."
     )

@@ -48,7 +48,7 @@ def analyse_best(spec: SweepSpec, folder: Path, stimuli: Path, display: Display,
     pairs = _networks(spec, ledger) if again else _open_items(spec, folder, ledger)
     if not spec.analyses or not pairs:
         return
-    objective = spec.search.objective
+    objective = spec.search.leading
     items = []
     for trial, replicate in pairs:
         checkpoint = best_checkpoint(folder, trial, objective.metric, objective.mode)
@@ -63,7 +63,7 @@ def analyse_best(spec: SweepSpec, folder: Path, stimuli: Path, display: Display,
 
 def track_results(spec: SweepSpec, folder: Path, tracker: Tracker) -> None:
     """Copies best checkpoints, tables and figures of the chosen trials into their runs."""
-    ledger, objective = Ledger(folder / "ledger.jsonl"), spec.search.objective
+    ledger, objective = Ledger(folder / "ledger.jsonl"), spec.search.leading
     for trial in chosen_trials(spec, ledger):
         checkpoint = best_checkpoint(folder, trial, objective.metric, objective.mode)
         if checkpoint is not None:

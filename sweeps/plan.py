@@ -33,7 +33,7 @@ def plan_table(spec: SweepSpec) -> Table:
     table = Table(show_header=False, pad_edge=False, show_edge=False, title=spec.name, title_justify="left")
     rows = {
         "space": "continuous" if cells is None else f"{cells} cells",
-        "trials": str(search.trials if cells is None else min(cells, search.trials)),
+        "trials": str(search.budget if cells is None else min(cells, search.budget)),
         "searched": ", ".join(search.space.paths),
         "parameters per network": f"{low:,}" if low == high else f"{low:,} to {high:,}",
         "networks per trial": str(trial.replicates),
@@ -54,7 +54,7 @@ def plan_table(spec: SweepSpec) -> Table:
 
 
 def _stopping(spec: SweepSpec) -> str:
-    rule = stopping_rule(spec.search.scheduler, spec.search.objective, spec.trial.training.steps)
+    rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
     if not isinstance(rule, Asha):
         return "none"
     rungs = ", ".join(f"{rung:,}" for rung in sorted(rule.rungs))

@@ -76,7 +76,7 @@ class Display:
     @contextmanager
     def searching(self, ledger: Ledger) -> Iterator[None]:
         """The stage of trials: its bar counts optimiser steps' worth of ended trials, its table shows each."""
-        with self.stage("Train and search", self.spec.search.trials) as update:
+        with self.stage("Train and search", self.spec.search.budget) as update:
             self.ledger, self._search = ledger, update
             self._advance()
             yield
@@ -93,8 +93,8 @@ class Display:
         """The bar moves."""
         self._advance()
         if not self.console.is_terminal and self.ledger is not None:
-            best = trial.best(self.spec.search.objective.metric, self.spec.search.objective.mode)
-            shown = f"{self.spec.search.objective.metric} {best[1]:.3f}" if best else trial.reason
+            best = trial.best(self.spec.search.leading.metric, self.spec.search.leading.mode)
+            shown = f"{self.spec.search.leading.metric} {best[1]:.3f}" if best else trial.reason
             self.console.print(f"  trial {trial.number}: {trial.state} at step {trial.step}, {shown}")
 
     def _advance(self) -> None:
@@ -103,7 +103,7 @@ class Display:
         # A running trial counts by the share of its steps: time left is then an estimate from work done.
         steps = self.spec.trial.training.steps
         done = sum(1.0 if t.ended else t.step / steps for t in self.ledger.trials.values())
-        self._search(round(done, 2), self.spec.search.trials)
+        self._search(round(done, 2), self.spec.search.budget)
 
     def _render(self) -> RenderableType:
         if self.ledger is None:

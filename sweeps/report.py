@@ -97,7 +97,7 @@ def _variants(spec: SweepSpec, ledger: Ledger) -> pd.DataFrame:
             "variant": row.number,
             "state": row.state,
             "steps": row.step,
-            spec.search.objective.metric: row.value,
+            spec.search.leading.metric: row.value,
             test_metric(spec): row.test,
             **row.point,
             "note": row.reason,
@@ -136,7 +136,7 @@ def _sampling(best: TrialRecord | None) -> pd.DataFrame:
 
 
 def _figures(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> tuple[dict, dict[str, str]]:
-    objective = spec.search.objective
+    objective = spec.search.leading
     split, _, metric = objective.metric.partition("/")
     reports = pd.DataFrame(
         [

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
 
 from sweeps.ledger import TrialRecord
-from sweeps.spec import AnyScheduler, AshaSpec, ObjectiveSpec
+from sweeps.objectives import ObjectiveSpec
+from wmcore.spec import Spec
+
+
+class AshaSpec(Spec):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): stops the worst at each rung."""
+
+    kind: Literal["asha"] = "asha"
+    grace: Annotated[int, Field(ge=1)]
+    """Optimiser steps before a trial can be stopped: the first rung. A multiple of evaluation.every_steps."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One of this many trials passes a rung; each rung is this many times the one before."""
+    judge_by: Literal["mean", "lower_bound"] = "mean"
+    """What of a variant's replicates is compared: their mean, or the pessimistic end of its confidence interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    """One-sided confidence of that bound (Student's t over replicates)."""
+
+
+class NoSchedulerSpec(Spec):
+    """Every trial trains to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+AnyScheduler = Annotated[AshaSpec | NoSchedulerSpec, Field(discriminator="kind")]
 
 
 class StoppingRule(Protocol):

@@ -9,7 +9,8 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from sweeps.ledger import TrialRecord
-from sweeps.spec import SearchSpec, TpeSpec
+from sweeps.samplers import TpeSpec
+from sweeps.spec import SearchSpec
 from wmcore.seeding import derive_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -36,7 +37,7 @@ class Study:
     def __init__(self, search: SearchSpec, trials: Sequence[TrialRecord] = ()) -> None:
         self.search = search
         self.distributions = search.space.distributions()
-        direction = "maximize" if search.objective.mode == "max" else "minimize"
+        direction = "maximize" if search.leading.mode == "max" else "minimize"
         self.study = optuna.create_study(direction=direction, sampler=self._sampler(0, 0))
         self._pending: dict[str, optuna.Trial] = {}
         for trial in trials:
@@ -67,7 +68,7 @@ class Study:
         live = self._pending.pop(trial.trial_id)
         for step, value in self._values(trial).items():
             live.report(value, step)
-        best = trial.best(self.search.objective.metric, self.search.objective.mode)
+        best = trial.best(self.search.leading.metric, self.search.leading.mode)
         complete = trial.state == "finished" and best is not None
         self.study.tell(live, best[1] if complete and best else None, state=STATES[trial.state])
 
@@ -77,7 +78,7 @@ class Study:
             self.study.enqueue_trial(params)
             self.bind(self.study.ask(self.distributions), trial.trial_id)
             return
-        best, values = trial.best(self.search.objective.metric, self.search.objective.mode), self._values(trial)
+        best, values = trial.best(self.search.leading.metric, self.search.leading.mode), self._values(trial)
         # Optuna itself gives a trial that it is told as PRUNED its last intermediate value.
         value = {"finished": best[1] if best else None, "pruned": next(reversed(values.values()), None)}
         self.study.add_trial(
@@ -92,7 +93,7 @@ class Study:
 
     def _values(self, trial: TrialRecord) -> dict[int, float]:
         """Step -> value of the objective, where it is finite."""
-        values = {step: metrics.get(self.search.objective.metric) for step, metrics in trial.reports.items()}
+        values = {step: metrics.get(self.search.leading.metric) for step, metrics in trial.reports.items()}
         return {step: value for step, value in values.items() if value is not None}
 
     def _sampler(self, number: int, attempt: int) -> optuna.samplers.BaseSampler:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 import wmcore.analyses
 from sweeps.checks import check_sweep
 from sweeps.messages import explain
+from sweeps.objectives import ObjectiveSpec
+from sweeps.samplers import AnySampler, TpeSpec
+from sweeps.schedule import AnyScheduler, NoSchedulerSpec
 from sweeps.space import Space
+from sweeps.warm_start import WarmStartSpec
 from wmcore.analyses.base import AnalysisSpec
 from wmcore.recording import RecordingSpec
 from wmcore.registry import discriminated_union
@@ -52,53 +56,6 @@ def _whole_beyond_one(share: float) -> float:
     return share
 
 
-class TpeSpec(Spec):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011): models good and bad values of the space."""
-
-    kind: Literal["tpe"] = "tpe"
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the suggestions."""
-    startup_trials: Annotated[int, Field(ge=1)] = 10
-    """Random trials before the model is used."""
-
-
-class RandomSpec(Spec):
-    """Every point drawn independently."""
-
-    kind: Literal["random"] = "random"
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the suggestions."""
-
-
-class AshaSpec(Spec):
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): stops the worst at each rung."""
-
-    kind: Literal["asha"] = "asha"
-    grace: Annotated[int, Field(ge=1)]
-    """Optimiser steps before a trial can be stopped: the first rung. A multiple of evaluation.every_steps."""
-    reduction: Annotated[int, Field(ge=2)] = 3
-    """One of this many trials passes a rung; each rung is this many times the one before."""
-
-
-class NoSchedulerSpec(Spec):
-    """Every trial trains to its end."""
-
-    kind: Literal["none"] = "none"
-
-
-AnySampler = Annotated[TpeSpec | RandomSpec, Field(discriminator="kind")]
-AnyScheduler = Annotated[AshaSpec | NoSchedulerSpec, Field(discriminator="kind")]
-
-
-class ObjectiveSpec(Spec):
-    """What the search improves."""
-
-    metric: str
-    """``select/<name>``, a metric of the task on the selection split."""
-    mode: Literal["max", "min"] = "max"
-    """Whether larger or smaller is better."""
-
-
 class SearchSpec(Spec):
     """What is searched, how, and for how many trials."""
 
@@ -108,10 +65,34 @@ class SearchSpec(Spec):
     """Suggests points of the space."""
     scheduler: AnyScheduler = NoSchedulerSpec()
     """Stops hopeless trials early."""
-    objective: ObjectiveSpec
-    """What is improved."""
-    trials: Annotated[int, Field(ge=1)]
-    """Trials of the sweep."""
+    objective: ObjectiveSpec | Annotated[tuple[ObjectiveSpec, ...], Field(min_length=2, max_length=8)]
+    """What is improved: one metric, or a list of them, which makes the search multi-objective."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Trials of the sweep; null, with the grid sampler: every cell."""
+    warm_start: WarmStartSpec = WarmStartSpec()
+    """What is tried first, and what is known before."""
+
+    @property
+    def objectives(self) -> tuple[ObjectiveSpec, ...]:
+        """All objectives."""
+        return (self.objective,) if isinstance(self.objective, ObjectiveSpec) else self.objective
+
+    @property
+    def leading(self) -> ObjectiveSpec:
+        """The first objective: it decides which weights of a trial are the best."""
+        return self.objectives[0]
+
+    @property
+    def budget(self) -> int:
+        """Trials of the sweep.
+
+        Raises:
+            ValueError: neither the spec nor the space says how many.
+        """
+        size = self.trials if self.trials is not None else self.space.size()
+        if size is None:
+            raise ValueError("neither trials nor the space says how many trials there are")
+        return size
 
 
 class ResourceSpec(Spec):
@@ -169,7 +150,7 @@ class SweepSpec(Spec):
 
     def trial_for(self, point: Mapping[str, Any]) -> TrialSpec:
         """What is trained at a point: the variant, whose best weights are those that are best by the objective."""
-        variant, objective = self.variant_at(point), self.search.objective
+        variant, objective = self.variant_at(point), self.search.leading
         best = {"best_metric": objective.metric, "best_mode": objective.mode}
         return variant.model_copy(update={"evaluation": variant.evaluation.model_copy(update=best)})
 

@@ -36,12 +36,12 @@ class Variant:
 
 def test_metric(spec: SweepSpec) -> str:
     """The objective's counterpart on the test split."""
-    return "test/" + spec.search.objective.metric.partition("/")[2]
+    return "test/" + spec.search.leading.metric.partition("/")[2]
 
 
 def variants(spec: SweepSpec, ledger: Ledger) -> list[Variant]:
     """All trials, the best first: finished before pruned before the rest, then by value, then by number."""
-    objective = spec.search.objective
+    objective = spec.search.leading
     sign = -1 if objective.mode == "max" else 1
     order = {"finished": 0, "pruned": 1, "running": 2, "planned": 3, "failed": 4}
 
@@ -52,7 +52,7 @@ def variants(spec: SweepSpec, ledger: Ledger) -> list[Variant]:
 
 
 def _row(spec: SweepSpec, trial: TrialRecord) -> Variant:
-    best = trial.best(spec.search.objective.metric, spec.search.objective.mode)
+    best = trial.best(spec.search.leading.metric, spec.search.leading.mode)
     metrics = (trial.result or {}).get("metrics", {})
     return Variant(
         number=trial.number,
@@ -69,7 +69,7 @@ def _row(spec: SweepSpec, trial: TrialRecord) -> Variant:
 
 def baselines(spec: SweepSpec, ledger: Ledger, split: str) -> dict[str, float]:
     """Policy -> its score on the objective's metric, on the very trials of the best finished variant."""
-    metric = spec.search.objective.metric.partition("/")[2]
+    metric = spec.search.leading.metric.partition("/")[2]
     for row in variants(spec, ledger):
         result = ledger.trials[row.trial_id].result
         if result is not None:
@@ -83,7 +83,7 @@ def summary(spec: SweepSpec, ledger: Ledger) -> str:
     counts = ledger.counts()
     running = sum(trial.state == "running" for trial in ledger.trials.values())
     return (
-        f"{counts['planned']} of {spec.search.trials} trials: {counts['finished']} finished, "
+        f"{counts['planned']} of {spec.search.budget} trials: {counts['finished']} finished, "
         f"{counts['pruned']} pruned, {counts['failed']} failed, {running} running"
     )
 

@@ -78,7 +78,7 @@ class Tracker:
         result = trial.result or {}
         now = int(time.time() * 1000)
         final = result.get("metrics", {})
-        objective = self.spec.search.objective.metric.partition("/")[2]
+        objective = self.spec.search.leading.metric.partition("/")[2]
         batch = [
             Metric(f"final/{k}", v, now, step)
             for k, v in final.items()
@@ -176,7 +176,7 @@ class Tracker:
     def _catch_up(self, trial: TrialRecord) -> None:
         """Writes what is in the ledger already and was still in the queue when an earlier driver was killed."""
         self._plan(trial.number, trial.trial_id, dict(trial.point))
-        curve = self._client.get_metric_history(self._runs[trial.trial_id], self.spec.search.objective.metric)
+        curve = self._client.get_metric_history(self._runs[trial.trial_id], self.spec.search.leading.metric)
         written = {metric.step for metric in curve}
         for step, metrics in trial.reports.items():
             if step not in written:

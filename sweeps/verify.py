@@ -78,7 +78,7 @@ def _checkpoints(folder: Path, ledger: Ledger) -> Check:
 
 
 def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
-    study, metric = Study(spec.search, ledger.in_order()).study, spec.search.objective.metric
+    study, metric = Study(spec.search, ledger.in_order()).study, spec.search.leading.metric
     states = Counter(trial.state for trial in study.trials)
     expected = Counter(STATES[trial.state] for trial in ledger.in_order())
     curves = all(

@@ -123,12 +123,12 @@ BAD = [
     Bad("an unknown mode", {"mode: max": "mode: maximum"}, 18, ("search.objective.mode is 'maximum'", "max, min")),
     Bad("a rule of a task", {"n: [1, 2, 3]": "n: [1, 2, 3], steps: 3"}, 5, ("trial.task.steps is 3", "largest n")),
     Bad("a bad name", {"nback-cells": "nback/cells"}, 1, ("name is 'nback/cells'", "letters, digits")),
-    Bad("a missing field", {"  trials: 12\n": ""}, 11, ("search.trials is missing", "an integer of at least 1")),
+    Bad("a missing field", {"  trials: 12\n": ""}, 11, ("search.trials is missing", "only the grid sampler")),
     Bad(
         "a misspelt missing field",
         {"trials: 12": "trails: 12"},
-        11,
-        ("search.trials is missing", "trails looks like it"),
+        19,
+        ("search.trails is 12", "mean trials?"),
     ),
     Bad(
         "deep in the stimuli",

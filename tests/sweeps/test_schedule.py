@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.ledger import TrialRecord
-from sweeps.schedule import Asha, NeverStop, replay, stopping_rule
-from sweeps.spec import AshaSpec, NoSchedulerSpec, ObjectiveSpec
+from sweeps.objectives import ObjectiveSpec
+from sweeps.schedule import Asha, AshaSpec, NeverStop, NoSchedulerSpec, replay, stopping_rule
 
 EVERY, STEPS = 10, 100
 VALUES = st.one_of(st.sampled_from([0.1, 0.5, 0.9, math.nan]), st.floats(0, 1))
