@@ -23,6 +23,7 @@ class Headline:
         interval: 95 % interval of the estimate, with its unit in ``n``.
         baselines: policy -> score on the same trials.
         single: one network was trained, so that the interval says nothing of other seeds.
+        chosen: by what the variant is the best, as in ``on selection``.
     """
 
     variant: int
@@ -32,6 +33,7 @@ class Headline:
     n: str
     baselines: Mapping[str, float]
     single: bool
+    chosen: str = "on selection"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class ReportData:
     """Everything that the page shows.
 
     Attributes:
+        divergence: how many variants have diverged in which way; empty if none.
+        explained: what the figures in the table of variants are, where that is not plain.
         splits: split -> every metric of the best variant with its interval and baselines; the first is shown open.
         sampling: split -> rates of the sampling as achieved.
     """
@@ -75,6 +79,8 @@ class ReportData:
     spec_yaml: str
     versions: Mapping[str, str]
     notes: Sequence[str] = field(default_factory=tuple)
+    divergence: str = ""
+    explained: str = ""
 
 
 def write(data: ReportData, folder: Path) -> Path:
@@ -108,6 +114,8 @@ def write(data: ReportData, folder: Path) -> Path:
 def html_table(frame: pd.DataFrame) -> str:
     """A table with three digits and escaped text; columns without a single entry are left out."""
     frame = frame.replace("", None).dropna(axis="columns", how="all")
+    # Long names may be wrapped after their signs.
+    frame = frame.rename(columns=lambda name: re.sub(r"([/._])", "\\1\N{ZERO WIDTH SPACE}", str(name)))
     return frame.to_html(index=False, border=0, na_rep="", float_format=_digits, escape=True, classes="figures")
 
 

@@ -74,8 +74,7 @@ class Allowed:
 
     def description(self, path: Path, data: Any) -> str:
         """What is allowed at a path, as the object of "must be ...", e.g. "an integer of at least 1"."""
-        nodes = self._expand(self._at(path, data), MISSING)
-        return " or ".join(dict.fromkeys(self._words(node) for node in nodes))
+        return self._any_of(self._expand(self._at(path, data), MISSING))
 
     def places(self, name: str) -> list[str]:
         """Dotted paths of all fields of this name, anywhere, nearest to the top first."""
@@ -158,6 +157,12 @@ class Allowed:
                 found.extend(_fitting(self._expand(members, value), value))
         return found
 
+    def _any_of(self, nodes: list[Node]) -> str:
+        """Every integer is a number."""
+        numbers = any(node.get("type") == "number" for node in nodes)
+        told = [node for node in nodes if not (numbers and node.get("type") == "integer")]
+        return " or ".join(dict.fromkeys(self._words(node) for node in told))
+
     def _words(self, node: Node) -> str:
         if "const" in node:
             return _plain(node["const"])
@@ -189,7 +194,7 @@ class Allowed:
 
     def _list_words(self, node: Node) -> str:
         items = node.get("prefixItems") or [node.get("items", {})]
-        each = " or ".join(dict.fromkeys(self._words(inner) for inner in self._expand(items, MISSING)))
+        each = self._any_of(self._expand(items, MISSING))
         if "prefixItems" in node:
             return f"a list of {len(items)} entries, each {each}"
         counted = _count(node, "Items", "entry", "entries")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sweeps.space import Choice
+from sweeps.distributions import Choice
 from wmcore.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,26 +18,32 @@ def stimulus_specs(spec: SweepSpec) -> list[StimulusSpec]:
     Raises:
         InputError: a setting of the stimuli is drawn from a range, so that every trial would need its own bank.
     """
-    base = spec.search.space.corner_points()[0]
+    space = spec.search.space
     searched = []
-    for path, distribution in spec.search.space.items():
-        if len({_hash(spec, {**base, path: end}) for end in distribution.ends()}) == 1:
+    for path, distribution in space.items():
+        points = space.points_at(path)
+        if isinstance(distribution, Choice):
+            if _differ(spec, points):
+                searched.append(path)
             continue
-        if not isinstance(distribution, Choice):
-            raise InputError(
-                f"search.space.{path}",
-                "changes the stimuli and must be a choice, because each value needs images and features of its own",
-                remedy="List the values: {choice: [...]}.",
-            )
-        searched.append([(path, value) for value in distribution.ends()])
+        # Where its ends switch other paths on or off, those may be what changes the stimuli.
+        for active in {frozenset(point) for point in points}:
+            if _differ(spec, [point for point in points if point.keys() == active]):
+                raise InputError(
+                    f"search.space.{path}",
+                    "changes the stimuli and must be a choice, because each value needs images and features of its own",
+                    value=distribution.model_dump(mode="json", exclude_none=True),
+                    remedy="List the values: {choice: [...]}.",
+                )
     found = {}
-    for values in itertools.product(*searched):
-        stimuli = spec.trial_for({**base, **dict(values)}).task.stimulus_spec()
+    for point in space.combinations(searched):
+        stimuli = spec.trial_for(point).task.stimulus_spec()
         if stimuli is not None:
             found[stimuli.content_hash()] = stimuli
     return list(found.values())
 
 
-def _hash(spec: SweepSpec, point: dict[str, object]) -> str | None:
-    stimuli = spec.trial_for(point).task.stimulus_spec()
-    return None if stimuli is None else stimuli.content_hash()
+def _differ(spec: SweepSpec, points: list[dict[str, Any]]) -> bool:
+    """Whether these points have different stimuli."""
+    stimuli = [spec.trial_for(point).task.stimulus_spec() for point in points]
+    return len({None if one is None else one.content_hash() for one in stimuli}) > 1

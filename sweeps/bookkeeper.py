@@ -3,18 +3,20 @@ event here, in that order. No Ray here."""
 
 from __future__ import annotations
 
-import math
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from sweeps.folder import trial_folder
 from sweeps.ledger import Ledger, TrialRecord
-from sweeps.schedule import replay, stopping_rule
-from sweeps.search import Study
+from sweeps.prior import first_points, known_trials
+from sweeps.reuse import FinishedElsewhere
+from sweeps.samplers import TpeSpec
+from sweeps.schedule import replay, score, stopping_rule
+from sweeps.search import Asked, Study
 from sweeps.spec import SweepSpec
-from wmcore.training.checkpoint import CheckpointFolder
-
-ATTEMPTS, ATTEMPTS_PER_CELL, MOST_ATTEMPTS = 200, 10, 5000
-"""Suggestions that may turn out to be known before the space is taken to be used up."""
+from wmcore.training.divergence import FATAL
 
 
 class Listener(Protocol):
@@ -24,26 +26,42 @@ class Listener(Protocol):
 
     def reported(self, trial: TrialRecord, metrics: dict[str, float]) -> None: ...
 
+    def noted(self, trial: TrialRecord) -> None: ...
+
     def ended(self, trial: TrialRecord) -> None: ...
 
 
 class Bookkeeper:
     """Serves trials and records what becomes of them."""
 
-    def __init__(self, spec: SweepSpec, folder: Path, stimuli: Path, listeners: list[Listener]) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        folder: Path,
+        stimuli: Path,
+        listeners: list[Listener],
+        finished: FinishedElsewhere | None = None,
+    ) -> None:
+        """Args:
+        spec: the sweep, with the number of trials that it has by now.
+        folder: its folder; the ledger there is replayed.
+        stimuli: the banks' folder.
+        listeners: hear of every event.
+        finished: trials of other sweeps that need not be trained again.
+        """
         self.spec, self.folder, self.stimuli, self.listeners = spec, folder, stimuli, listeners
+        self.finished = finished
         self.ledger = Ledger(folder / "ledger.jsonl")
         trials = self.ledger.in_order()
-        self.study = Study(spec.search, trials)
+        self._first = first_points(spec.search, self.ledger.warm)
+        self.study = Study(spec.search, trials, known_trials(self.ledger.warm))
         self.rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
-        replay(self.rule, trials, spec.search.leading.metric)
-        self._unfinished = [trial for trial in trials if not trial.ended]
-        self._stopping: set[str] = set()
-
-    @property
-    def metric(self) -> str:
-        """The objective's metric."""
-        return self.spec.search.leading.metric
+        replay(self.rule, trials, spec.search.scheduler, spec.search.leading)
+        self._stopping = {trial.trial_id for trial in trials if trial.stopping and not trial.ended}
+        for trial_id in self._stopping:
+            # The driver was killed between the report that stopped it and its end.
+            self._end("pruned", trial_id, step=self.ledger.trials[trial_id].step)
+        self._queue = deque(trial for trial in trials if not trial.ended)
 
     @property
     def remaining(self) -> int:
@@ -51,36 +69,73 @@ class Bookkeeper:
         pending = self.ledger.counts()["pending"]
         return pending + (0 if self.ledger.exhausted else max(0, self.spec.search.budget - len(self.ledger.trials)))
 
+    @property
+    def waits(self) -> bool:
+        """The next trial is suggested only when those that are running have ended."""
+        return not self._queue and not self._batch_may_begin() and self._may_plan()
+
     def next_trial(self) -> dict[str, Any] | None:
-        """The config of the next trial for ``VariantTrainable``; None when nothing is left."""
-        if self._unfinished:
-            trial = self._unfinished.pop(0)
-            return self._config(trial)
-        if len(self.ledger.trials) >= self.spec.search.budget or self.ledger.exhausted:
-            return None
-        number = len(self.ledger.trials)
-        for attempt in range(self._attempts(number)):
-            asked = self.study.ask(number, attempt)
-            point = self.study.point(asked)
-            trial_id = self.spec.trial_for(point).trial_id
+        """The config of the next trial for ``VariantTrainable``; None when nothing is left, or while it ``waits``."""
+        while not self.waits:
+            if not self._queue:
+                self._plan()
+            if not self._queue:
+                return None
+            trial = self._queue.popleft()
+            if not self._reuse(trial):
+                return self._config(trial)
+        return None
+
+    def _may_plan(self) -> bool:
+        return not self.ledger.exhausted and len(self.ledger.trials) < self.spec.search.budget
+
+    @property
+    def _batch(self) -> int:
+        """Trials that are suggested together."""
+        sampler = self.spec.search.sampler
+        return sampler.batch if isinstance(sampler, TpeSpec) and sampler.synchronous else 1
+
+    def _batch_may_begin(self) -> bool:
+        """A batch is suggested from the outcomes of all batches before it."""
+        begun = len(self.ledger.trials) % self._batch
+        return self._batch == 1 or begun > 0 or self.ledger.counts()["pending"] == 0
+
+    def _plan(self) -> None:
+        """Plans the trials up to the end of the batch, before any of them starts."""
+        while self._may_plan():
+            number = len(self.ledger.trials)
+            if (trial := self._suggest(number)) is None:
+                self.ledger.append("exhausted", reason=f"{number} different trials, and no suggestion is new")
+                return
+            self._queue.append(trial)
+            for listener in self.listeners:
+                listener.planned(trial)
+            if len(self.ledger.trials) % self._batch == 0:
+                return
+
+    def _suggest(self, number: int) -> TrialRecord | None:
+        for asked in self._candidates(number):
+            trial_id = self.spec.trial_for(asked.point).trial_id
             if trial_id in self.ledger.trials:
                 self.study.drop(asked)
                 continue
             self.study.bind(asked, trial_id)
-            self.ledger.append("planned", number=number, trial_id=trial_id, point=point)
-            trial = self.ledger.trials[trial_id]
-            for listener in self.listeners:
-                listener.planned(trial)
-            return self._config(trial)
-        self.ledger.append("exhausted", reason=f"{number} different trials, and no suggestion is new")
+            self.ledger.append("planned", number=number, trial_id=trial_id, point=asked.point, attempt=asked.attempt)
+            return self.ledger.trials[trial_id]
         return None
 
-    def _attempts(self, number: int) -> int:
-        """Suggestions to look at; in a space of cells enough to meet the last new one almost surely."""
-        size = self.spec.search.space.size()
-        if size is None:
-            return ATTEMPTS
-        return min(max(ATTEMPTS, ATTEMPTS_PER_CELL * size), MOST_ATTEMPTS) if size > number else 0
+    def _candidates(self, number: int) -> Iterator[Asked]:
+        if number < len(self._first):
+            yield self.study.fixed(self._first[number])
+        yield from self.study.suggestions(number)
+
+    def _reuse(self, trial: TrialRecord) -> bool:
+        """Takes over a trial that another sweep of the storage has finished."""
+        if self.finished is None or (found := self.finished.get(trial.trial_id)) is None:
+            return False
+        found.copy_checkpoints(trial_folder(self.folder, trial.trial_id))
+        self._end("reused", trial.trial_id, **found.event())
+        return True
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
@@ -88,21 +143,27 @@ class Bookkeeper:
             return
         self.ledger.append("started", trial_id=trial_id)
 
-    def decide(self, trial_id: str, step: int, value: float, loss: float) -> bool:
-        """Whether a trial ends at this report, which itself reaches ``reported`` right after."""
-        if not math.isfinite(loss):
+    def decide(self, trial_id: str, evaluation: dict[str, Any]) -> bool:
+        """Whether a trial ends at this evaluation, which itself reaches ``reported`` right after."""
+        if trial_id in self._stopping or _is_fatal(evaluation):
             return True
-        if self.rule.stops(trial_id, step, value):
+        search = self.spec.search
+        value = score(search.scheduler, search.leading, evaluation["replicates"][search.leading.metric])
+        if self.rule.stops(trial_id, evaluation["step"], value):
             self._stopping.add(trial_id)
         return trial_id in self._stopping
 
     def reported(self, trial_id: str, result: dict[str, Any]) -> None:
         """One evaluation, and what follows from it: the trial goes on, is stopped, has diverged or is finished."""
         evaluation = result["evaluation"]
-        step = evaluation["step"]
+        step, divergence = evaluation["step"], evaluation["divergence"]
         trial = self.ledger.trials[trial_id]
         if trial.ended:
             return
+        for text in result["notes"]:
+            self.ledger.append("noted", trial_id=trial_id, text=text)
+            for listener in self.listeners:
+                listener.noted(trial)
         # A trial that continues from a checkpoint reports it again, lest the first report was lost with a worker.
         if step not in trial.reports:
             self.ledger.append(
@@ -111,24 +172,38 @@ class Bookkeeper:
                 step=step,
                 metrics=evaluation["metrics"],
                 replicates=evaluation["replicates"],
+                divergence=divergence,
+                seconds=result["seconds"],
+                stops=trial_id in self._stopping,
             )
             for listener in self.listeners:
                 listener.reported(trial, evaluation["metrics"])
-        if not math.isfinite(evaluation["metrics"]["train/loss"]):
-            self.failed(trial_id, f"diverged: the training loss is not finite at step {step}")
+        if _is_fatal(evaluation):
+            found = ", ".join(f"{kind} in {divergence[kind]}" for kind in FATAL if kind in divergence)
+            reason = f"diverged by step {step}: {found} of {self.spec.trial_for(trial.point).replicates} replicates"
+            self.failed(trial_id, reason, divergence)
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
-        elif result["done"] and trial.best(self.metric, self.spec.search.leading.mode) is None:
-            self.failed(trial_id, f"{self.metric} was not a number at any evaluation")
         elif result["done"]:
-            self._end(
-                "finished", trial_id, step=step, result={**result["final"], "seconds": result["training_seconds"]}
-            )
+            self._finish(trial, {**result["final"], "seconds": result["seconds"]})
 
-    def failed(self, trial_id: str, reason: str) -> None:
+    def _finish(self, trial: TrialRecord, result: dict[str, Any]) -> None:
+        values = trial.values(self.spec.search.objectives)
+        missing = [
+            objective.metric
+            for objective, value in zip(self.spec.search.objectives, values or (None,), strict=False)
+            if value is None
+        ]
+        if missing:
+            at = "any evaluation" if values is None else "the best evaluation"
+            self.failed(trial.trial_id, f"{missing[0]} was not a number at {at}", result["divergence"])
+        else:
+            self._end("finished", trial.trial_id, step=trial.step, result=result)
+
+    def failed(self, trial_id: str, reason: str, divergence: dict[str, int] | None = None) -> None:
         """The trial cannot go on."""
         if not self.ledger.trials[trial_id].ended:
-            self._end("failed", trial_id, reason=reason)
+            self._end("failed", trial_id, reason=reason, divergence=divergence or {})
 
     def _end(self, event: str, trial_id: str, **fields: Any) -> None:
         self.ledger.append(event, trial_id=trial_id, **fields)
@@ -138,25 +213,16 @@ class Bookkeeper:
             listener.ended(trial)
 
     def _config(self, trial: TrialRecord) -> dict[str, Any]:
-        spec = self.spec.trial_for(trial.point)
-        folder = trial_folder(self.folder, trial.trial_id)
         return {
             "trial_id": trial.trial_id,
-            "trial": spec.canonical_json(),
-            "folder": str(folder),
+            "trial": self.spec.trial_for(trial.point).canonical_json(),
+            "folder": str(trial_folder(self.folder, trial.trial_id)),
             "stimuli": str(self.stimuli),
             "threads": max(1, int(self.spec.resources.cpu)),
+            "seconds": trial.seconds,
         }
 
 
-def trial_folder(sweep: Path, trial_id: str) -> Path:
-    """Where a trial keeps its checkpoints, recordings and analyses."""
-    return sweep / "trials" / trial_id
-
-
-def best_checkpoint(sweep: Path, trial: TrialRecord, metric: str, mode: str) -> Path | None:
-    """The checkpoint of a trial's best report."""
-    best = trial.best(metric, mode)
-    if best is None:
-        return None
-    return CheckpointFolder(trial_folder(sweep, trial.trial_id) / "checkpoints").at(best[0])
+def _is_fatal(evaluation: dict[str, Any]) -> bool:
+    """Whether a replicate has diverged; a mean over the others would not be the variant's."""
+    return any(kind in evaluation["divergence"] for kind in FATAL)

@@ -13,9 +13,9 @@ from wmcore.spec import Spec
 
 def catalog() -> dict[str, dict[str, str]]:
     """Group ("tasks", "models", ...) -> kind -> one line about it."""
+    from sweeps.distributions import DISTRIBUTIONS
     from sweeps.samplers import AnySampler
     from sweeps.schedule import AnyScheduler
-    from sweeps.space import DISTRIBUTIONS
     from wmcore.analyses.base import AnalysisSpec
     from wmcore.models.base import ModelSpec
     from wmcore.renderers.base import RendererSpec

@@ -9,6 +9,8 @@ import numpy as np
 
 from sweeps.banks import stimulus_specs
 from sweeps.nearest import nearest_hint
+from sweeps.schedule import AshaSpec
+from sweeps.search_checks import check_search
 from wmcore.errors import InputError
 from wmcore.recording import resolve
 from wmcore.spec import canonical_json, get_path
@@ -29,7 +31,7 @@ def check_sweep(spec: SweepSpec) -> None:
         InputError: the first misfit, with its dotted path in the sweep.
     """
     base = spec.trial.model_dump(mode="json")
-    _budget_is_known(spec)
+    check_search(spec.search)
     _paths_exist(spec, base)
     _paths_apart(spec)
     _analyses_distinct(spec)
@@ -39,19 +41,12 @@ def check_sweep(spec: SweepSpec) -> None:
     points = [*spec.search.space.corner_points(), *(spec.search.space.point(generator) for _ in range(RANDOM_POINTS))]
     for point in points:
         trial = _trial_at(spec, point)
-        _metric_is_reported(spec, trial, point)
+        _metrics_are_reported(spec, trial, point)
+        _replicates_differ(spec, trial, point)
         _evaluated_in_time(spec, trial, point)
         _recording_and_analyses_fit(spec, trial, point)
+    _first_points_make_trials(spec)
     stimulus_specs(spec)
-
-
-def _budget_is_known(spec: SweepSpec) -> None:
-    if spec.search.trials is None and spec.search.sampler.kind != "grid":
-        raise InputError(
-            "search.trials",
-            "is missing: only the grid sampler knows how many trials there are",
-            remedy="Write a number.",
-        )
 
 
 def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -65,8 +60,10 @@ def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _paths_exist(spec: SweepSpec, base: Mapping[str, Any]) -> None:
-    known = leaf_paths(base)
-    for path in spec.search.space.paths:
+    known, space = leaf_paths(base), spec.search.space
+    for path in space.paths:
+        if any(_encloses(parent, path) for parent in space.conditions.needs[path]):
+            continue  # it depends on a searched mapping that may bring it along
         try:
             get_path(base, path)
         except KeyError as error:
@@ -91,15 +88,31 @@ def _siblings(base: Mapping[str, Any], parts: list[str]) -> str:
 
 
 def _paths_apart(spec: SweepSpec) -> None:
-    paths = spec.search.space.paths
-    for path in paths:
-        for parent in paths:
-            if path.startswith(parent + "."):
+    space = spec.search.space
+    for path in space.paths:
+        for parent in space.paths:
+            if not _encloses(parent, path):
+                continue
+            values = space.conditions.needs[path].get(parent)
+            if values is None:
                 raise InputError(
                     f"search.space.{path}",
                     f"lies inside {parent}, which is searched too, so that one of the two would have no effect",
-                    remedy=f"Remove one of them, or list whole mappings as the choices of {parent}.",
+                    remedy=f"Remove one of them, or say at which choices of {parent} it is searched: "
+                    f"when: {{{parent}: {{...}}}}.",
                 )
+            plain = [value for value in values if not isinstance(value, Mapping)]
+            if plain:
+                raise InputError(
+                    f"search.space.{path}.when.{parent}",
+                    f"must name mappings only, which {path} can lie inside",
+                    value=plain[0],
+                    remedy=f"List whole mappings as the choices of {parent}.",
+                )
+
+
+def _encloses(parent: str, path: str) -> bool:
+    return path.startswith(parent + ".")
 
 
 def _objective_decides(spec: SweepSpec) -> None:
@@ -154,6 +167,18 @@ def _trial_at(spec: SweepSpec, point: Mapping[str, Any]) -> TrialSpec:
         raise _blame(error, spec, point) from error
 
 
+def _first_points_make_trials(spec: SweepSpec) -> None:
+    """Those that leave no path out: what a sampler fills in is the space's own fault."""
+    for index, given in enumerate(spec.search.warm_start.points):
+        if not spec.search.space.contains(given):
+            continue
+        try:
+            spec.variant_at(given)
+        except InputError as error:
+            rule = f"does not make a trial: {_fault(error)}"
+            raise InputError(f"search.warm_start.points.{index}", rule, value=given, remedy=error.remedy) from error
+
+
 def _blame(error: InputError, spec: SweepSpec, point: Mapping[str, Any]) -> InputError:
     """The same fault, told about the entry of the space that causes it."""
     for path, value in point.items():
@@ -168,9 +193,7 @@ def _blame(error: InputError, spec: SweepSpec, point: Mapping[str, Any]) -> Inpu
                 value=value,
                 remedy=f"Search the whole mapping instead: {parent}: {{choice: [{{kind: ...}}, {{kind: ...}}]}}.",
             )
-    # The remedy goes to the end of the whole message.
-    remedy = error.remedy
-    fault = f"trial.{error}".removesuffix(f" {remedy}" if remedy else "").rstrip(".")
+    remedy, fault = error.remedy, _fault(error)
     for path, value in point.items():
         if error.where == path or error.where.startswith(path + "."):
             return InputError(
@@ -180,17 +203,27 @@ def _blame(error: InputError, spec: SweepSpec, point: Mapping[str, Any]) -> Inpu
     return InputError("search.space", rule, remedy=remedy)
 
 
+def _fault(error: InputError) -> str:
+    """The message without its remedy, which goes to the end of the whole message."""
+    return f"trial.{error}".removesuffix(f" {error.remedy}" if error.remedy else "").rstrip(".")
+
+
 def _entry(spec: SweepSpec, path: str, value: Any) -> str:
     """The path in the sweep of the bound or choice that a value stands for; inside bounds, of the distribution."""
     distribution = spec.search.space.root[path]
-    key = next(iter(distribution.model_dump()))
     ends = distribution.ends()
-    where = f"search.space.{path}.{key}"
+    where = f"search.space.{path}.{distribution.key}"
     return f"{where}.{ends.index(value)}" if value in ends else where
 
 
-def _metric_is_reported(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
-    where, metric = "search.objective.metric", spec.search.leading.metric
+def _metrics_are_reported(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
+    several = len(spec.search.objectives) > 1
+    for index, objective in enumerate(spec.search.objectives):
+        where = f"search.objective.{index}.metric" if several else "search.objective.metric"
+        _metric_is_reported(where, objective.metric, trial, point)
+
+
+def _metric_is_reported(where: str, metric: str, trial: TrialSpec, point: Mapping[str, Any]) -> None:
     names = [f"{SELECTION}/{name}" for name in trial.task.metric_names()]
     if metric in names:
         return
@@ -205,7 +238,20 @@ def _metric_is_reported(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, A
     searched = [path for path in point if path.split(".")[0] == "task"]
     at = f" at {_written({path: point[path] for path in searched})}" if searched else ""
     rule = f"must be a metric that the task {_kind(trial)} reports{at}"
-    raise InputError(where, rule, value=metric, remedy=f"{nearest_hint(metric, names)} Metrics: {', '.join(names)}.")
+    remedy = f"{nearest_hint(metric, names)} Metrics: {', '.join(names)}."
+    raise InputError(where, rule, value=metric, remedy=remedy.strip())
+
+
+def _replicates_differ(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
+    scheduler = spec.search.scheduler
+    if isinstance(scheduler, AshaSpec) and scheduler.judge_by == "lower_bound" and trial.replicates == 1:
+        at = f" (at {_written({'replicates': 1})})" if "replicates" in point else ""
+        raise InputError(
+            "search.scheduler.judge_by",
+            f"must be mean where trial.replicates is 1, because one replicate has no spread{at}",
+            value=scheduler.judge_by,
+            remedy="Write judge_by: mean, or train 2 replicates or more.",
+        )
 
 
 def _evaluated_in_time(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
@@ -220,7 +266,7 @@ def _evaluated_in_time(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, An
             remedy=f"Write {steps} or less.",
         )
     scheduler = spec.search.scheduler
-    if scheduler.kind != "asha":
+    if not isinstance(scheduler, AshaSpec):
         return
     where, grace = "search.scheduler.grace", scheduler.grace
     if grace % every:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps import run_commands
+from sweeps import record_commands, run_commands
 from sweeps.options import SetOption, SpecArgument, StorageOption
 from wmcore.errors import WmsweepError
 
@@ -98,6 +98,7 @@ def doctor(storage: StorageOption = Path("runs")) -> None:
 
 
 run_commands.register(app)
+record_commands.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,11 +8,17 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.placement import alive_nodes, fitting
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
@@ -40,7 +46,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     """A connection to Ray: ``address`` as of ``ray.init``; None starts one here and ends it afterwards.
 
     Raises:
-        InputError: no Ray runs at the address.
+        InputError: no Ray runs at the address, or there is none and this process is a job of a running Ray.
     """
     if address is not None:
         check_address(address)
@@ -56,18 +62,31 @@ def connected(address: str | None = None) -> Iterator[None]:
     except ConnectionError as error:
         raise _unreachable(address, str(error)) from error
     try:
+        if address is None and _working_dir() is not None:
+            raise InputError(
+                "--address",
+                "must be given inside a Ray job: a Ray of its own does not hold the job's working directory",
+                remedy="Add --address auto.",
+            )
         yield
     finally:
         ray.shutdown()
 
 
 def check_address(address: str) -> None:
-    """Checks within 20 s that a Ray answers at an address: ``auto``, or host:port, with or without ``ray://``.
+    """Checks within 20 s that a Ray answers at an address: ``auto`` or host:port.
 
     Raises:
         InputError: it is no address, or no Ray answers there.
     """
-    parts = re.fullmatch(r"(?:ray://)?(\[[^\]]+\]|[^\s:/]+):(\d{1,5})", address)
+    if address.startswith("ray://"):
+        raise InputError(
+            "--address",
+            "must be auto or host:port: a sweep cannot be driven through Ray's client",
+            value=address,
+            remedy="Submit it as a job (cluster/README.md), or run it on a node of the cluster with --address auto.",
+        )
+    parts = re.fullmatch(r"(\[[^\]]+\]|[^\s:/]+):(\d{1,5})", address)
     if address != "auto" and (parts is None or not 0 < int(parts[2]) < 65536):
         raise InputError("--address", "must be auto or host:port, as in 127.0.0.1:6379", value=address, remedy=REMEDY)
     if parts is not None:
@@ -95,17 +114,85 @@ def slots(spec: SweepSpec) -> int:
     """Trials that the connected cluster can hold at once, at most ``resources.concurrency``.
 
     Raises:
-        InputError: it can never hold one.
+        InputError: none of its nodes can ever hold one.
     """
-    have = ray.cluster_resources()
-    need = {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu}
-    for name, amount in need.items():
-        if amount > have.get(name, 0):
+    return fitting(alive_nodes(ray.nodes()), spec.resources)
+
+
+def check_cluster(spec: SweepSpec, folder: Path) -> None:
+    """Checks that the connected cluster can run a sweep: it can hold a trial, its nodes have wmsweep, and what they
+    write to the sweep's folder (an existing one) lasts and can be read here.
+
+    Raises:
+        InputError: it cannot; says what is short on which node.
+    """
+    slots(spec)
+    copy = job_copy()
+    if copy is not None and folder.resolve().is_relative_to(copy):
+        raise InputError(
+            "--storage",
+            "must lie outside the job's working directory, which is a copy that Ray deletes",
+            value=str(folder.parent),
+            remedy="Name a folder that every node sees, by its absolute path.",
+        )
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="seen-by-") as file:
+        blind = nodes_without(Path(file.name))
+    if blind:
+        raise InputError(
+            "--storage",
+            f"must be seen by every node of the cluster, and {', '.join(blind)} does not see it",
+            value=str(folder.parent),
+            remedy="Name a folder on a file system that all nodes share: trials write their checkpoints there.",
+        )
+
+
+def job_copy() -> Path | None:
+    """Where the working directory of the Ray job that this process is was unpacked; None outside of such a job."""
+    uri = _working_dir()
+    if uri is None:
+        return None
+    # Ray puts the copy, which is named after the package, before everything else that Python imports from.
+    parts = urlparse(uri)
+    name = PurePosixPath(parts.path or parts.netloc).stem
+    entries = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return next((entry.resolve() for entry in entries if entry.name.endswith(name)), None)
+
+
+def nodes_without(path: Path) -> list[str]:
+    """The addresses of the nodes, other than this process's own, that do not see a file.
+
+    Raises:
+        InputError: a node cannot run wmsweep.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    others.pop(here, None)
+    # No CPU is asked for: on a busy node it need not wait for one.
+    sees = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    asked = [
+        (address, sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(path)))
+        for node, address in others.items()
+    ]
+    blind = []
+    for address, answer in asked:
+        try:
+            if not ray.get(answer):
+                blind.append(address)
+        except RayError as error:
             raise InputError(
-                f"resources.{name.lower()}",
-                f"exceeds what this cluster has ({have.get(name, 0):g})",
-                value=amount,
-                remedy="Ask for less, or join a larger cluster with --address.",
-            )
-    fits = min(int(have[name] / amount) for name, amount in need.items() if amount > 0)
-    return min(fits, spec.resources.concurrency or fits)
+                "--address",
+                f"must lead to a cluster whose nodes have wmsweep, and {address} fails "
+                f"({str(error).strip().splitlines()[-1]})",
+                remedy="Install the same version on every node, or submit the sweep as a job with --working-dir.",
+            ) from error
+    return blind
+
+
+def _sees(path: str) -> bool:
+    """Runs on a node; that it can be imported there shows that the node has wmsweep."""
+    return os.path.exists(path)
+
+
+def _working_dir() -> str | None:
+    """The package that Ray made of this job's working directory, as an address; None without one."""
+    return ray.get_runtime_context().runtime_env.get("working_dir")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray import tune
@@ -11,12 +12,15 @@ from rich.console import Console
 from sweeps.banks import stimulus_specs
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.cluster import connected, slots
-from sweeps.folder import driver_lock, open_folder, stimuli_folder
+from sweeps.folder import driver_lock, open_folder, read_folder, stimuli_folder
 from sweeps.ledger import Ledger
 from sweeps.mechanism import analyse_best, failures, is_analysed, track_results
 from sweeps.native_output import stderr_in
+from sweeps.prior import read_prior
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
+from sweeps.resume import extend, retry_failed
+from sweeps.reuse import FinishedElsewhere
 from sweeps.spec import SweepSpec
 from sweeps.stimuli import check_splits, prepare_stimuli
 from sweeps.tracking import Tracker
@@ -33,6 +37,21 @@ TRACKED = "tracked"
 """Empty file of a sweep's folder: everything in it has reached MLflow."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A sweep that has been driven to its end.
+
+    Attributes:
+        spec: with the number of trials that it has by now.
+        folder: ``storage/<name>``.
+        problems: a sentence for each thing that failed without stopping it.
+    """
+
+    spec: SweepSpec
+    folder: Path
+    problems: list[str]
+
+
 def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
     """Every trial has ended, every analysis is there, the report is written, and MLflow has it all."""
     counts = ledger.counts()
@@ -43,7 +62,7 @@ def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
 
 def run_sweep(
     spec: SweepSpec, storage: Path, console: Console, *, source: Path | None = None, address: str | None = None
-) -> tuple[Path, list[str]]:
+) -> Ended:
     """Runs a sweep to its end, or goes on with one. A complete one is left as it is.
 
     Args:
@@ -53,28 +72,63 @@ def run_sweep(
         source: the spec file, copied into the folder.
         address: a running Ray to use; None starts one on this machine.
 
-    Returns:
-        The sweep's folder, and a sentence for each thing that failed without stopping it.
-
     Raises:
         WmsweepError: see the parts; what was done so far stays and is gone on with at the next call.
     """
-    storage = storage.resolve()
-    folder, ledger = open_folder(spec, storage, source)
-    if is_complete(spec, folder, ledger):
-        return folder, problems(spec, folder)
-    display, stimuli = Display(console, spec), stimuli_folder(storage)
-    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running(), Tracker(spec, folder) as tracker:
-        with ExitStack() as stack:
-            with display.stage("Start Ray and MLflow"):
-                stack.enter_context(connected(address))
-                tracker.wait_until_open()
-            prepare_stimuli(spec, stimuli, display)
-            check_splits(spec, stimuli)
-            search(spec, folder, stimuli, tracker, display)
-            analyse_best(spec, folder, stimuli, display)
-        _report(spec, folder, tracker, display)
-    return folder, _tracked(folder, tracker) + problems(spec, folder)
+    folder, spec, _ = open_folder(spec, storage.resolve(), source)
+    return _drive(spec, folder, console, address)
+
+
+def resume_sweep(
+    folder: Path, console: Console, *, more: int = 0, retry: bool = False, address: str | None = None
+) -> Ended:
+    """Goes on with a sweep from its folder alone.
+
+    Args:
+        folder: ``storage/<name>``.
+        more: so many trials more than it has.
+        retry: failed trials are trained again, too.
+
+    Raises:
+        InputError: it is no sweep's folder, it is being driven, or its space holds no more trials.
+    """
+    folder = folder.resolve()
+    spec, ledger = read_folder(folder)
+    if more or retry:
+        with driver_lock(folder):
+            spec, ledger = read_folder(folder)
+            if more:
+                spec = extend(spec, ledger, more)
+            if retry:
+                retry_failed(folder, ledger)
+    return _drive(spec, folder, console, address)
+
+
+def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None) -> Ended:
+    if is_complete(spec, folder, Ledger(folder / "ledger.jsonl")):
+        return Ended(spec, folder, problems(spec, folder))
+    display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
+    with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running():
+        (folder / TRACKED).unlink(missing_ok=True)
+        _learn(spec, folder)
+        with Tracker(spec, folder) as tracker:
+            with ExitStack() as stack:
+                with display.stage("Start Ray and MLflow"):
+                    stack.enter_context(connected(address))
+                    tracker.wait_until_open()
+                prepare_stimuli(spec, stimuli, display)
+                check_splits(spec, stimuli)
+                search(spec, folder, stimuli, tracker, display)
+                analyse_best(spec, folder, stimuli, display)
+            _report(spec, folder, tracker, display)
+    return Ended(spec, folder, _tracked(folder, tracker) + problems(spec, folder))
+
+
+def _learn(spec: SweepSpec, folder: Path) -> None:
+    """Takes what an earlier sweep knows into the ledger, before the first trial."""
+    ledger = Ledger(folder / "ledger.jsonl")
+    if not ledger.trials and not ledger.warm and (prior := read_prior(spec)) is not None:
+        ledger.append("warmed", **prior)
 
 
 def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: str | None = None) -> list[str]:
@@ -121,7 +175,10 @@ def render_stimuli(spec: SweepSpec, storage: Path, console: Console) -> list[Pat
 
 def search(spec: SweepSpec, folder: Path, stimuli: Path, tracker: Tracker, display: Display) -> None:
     """Trains what is left of a sweep's trials, on the connected Ray; the banks in ``stimuli`` must be ready."""
-    book = Bookkeeper(spec, folder, stimuli, [tracker, display])
+    elsewhere = FinishedElsewhere(folder.parent, but=folder)
+    for problem in elsewhere.unreadable:
+        display.console.print(f"  nothing is reused from there: {problem}", markup=False)
+    book = Bookkeeper(spec, folder, stimuli, [tracker, display], elsewhere)
     if book.remaining == 0:
         return
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}

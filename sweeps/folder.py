@@ -14,15 +14,23 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from sweeps.ledger import VERSION, Ledger
+from pydantic import ValidationError
+
+from sweeps.ledger import VERSION, Ledger, TrialRecord
+from sweeps.messages import explain
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
-from wmcore.spec import canonical_json
+from wmcore.spec import canonical_json, with_paths
+from wmcore.training.checkpoint import CheckpointFolder
+
+LOCK = "driver.lock"
+LOCK_SECONDS = 0.5
 
 
 def stimuli_folder(storage: Path) -> Path:
@@ -30,8 +38,27 @@ def stimuli_folder(storage: Path) -> Path:
     return storage / "stimuli"
 
 
-def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> tuple[Path, Ledger]:
+def trial_folder(sweep: Path, trial_id: str) -> Path:
+    """Where a trial keeps its checkpoints, recordings and analyses."""
+    return sweep / "trials" / trial_id
+
+
+def checkpoints_of(sweep: Path, trial_id: str) -> CheckpointFolder:
+    """The checkpoints of a trial."""
+    return CheckpointFolder(trial_folder(sweep, trial_id) / "checkpoints")
+
+
+def best_checkpoint(sweep: Path, trial: TrialRecord, metric: str, mode: str) -> Path | None:
+    """The checkpoint of a trial's best report."""
+    best = trial.best(metric, mode)
+    return None if best is None else checkpoints_of(sweep, trial.trial_id).at(best[0])
+
+
+def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> tuple[Path, SweepSpec, Ledger]:
     """Makes the folder of a sweep with its ledger, or opens the one that is there.
+
+    Returns:
+        The folder, the spec with the number of trials that the sweep has by now, and the ledger.
 
     Raises:
         InputError: the folder belongs to a different spec (the difference is shown), or cannot be written.
@@ -66,7 +93,22 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
             f"holds a sweep with another spec ({changes})",
             remedy="Give the new sweep another name, or restore the spec to go on with this one.",
         )
-    return folder, ledger
+    return folder, as_extended(spec, ledger), ledger
+
+
+def as_extended(spec: SweepSpec, ledger: Ledger) -> SweepSpec:
+    """The spec with the number of trials that the ledger says.
+
+    Raises:
+        InputError: the space does not hold so many.
+    """
+    if ledger.extended_to is None:
+        return spec
+    data = with_paths(spec.model_dump(mode="json"), {"search.trials": ledger.extended_to})
+    try:
+        return SweepSpec.parse(data)
+    except ValidationError as error:
+        raise explain(error, data, SweepSpec) from error
 
 
 def read_folder(folder: Path) -> tuple[SweepSpec, Ledger]:
@@ -80,20 +122,25 @@ def read_folder(folder: Path) -> tuple[SweepSpec, Ledger]:
         raise InputError(
             str(folder), "is not the folder of a sweep: it holds no ledger.jsonl", remedy="Name DIR/<name> of a run."
         )
-    return SweepSpec.parse(ledger.spec), ledger
+    return as_extended(SweepSpec.parse(ledger.spec), ledger), ledger
 
 
-def is_driven(folder: Path) -> bool:
-    """Whether a driver holds the folder just now."""
-    path = folder / "driver.lock"
+def holder(folder: Path) -> str:
+    """The driver that holds the folder just now, as in ``process 12 on host``; an empty string if none does."""
+    path = folder / LOCK
     if not path.exists():
-        return False
+        return ""
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            return True
-    return False
+            return file.read().strip() or "unknown"
+    return ""
+
+
+def is_driven(folder: Path) -> bool:
+    """Whether a driver holds the folder just now."""
+    return bool(holder(folder))
 
 
 @contextmanager
@@ -103,21 +150,31 @@ def driver_lock(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    path = folder / "driver.lock"
+    path = folder / LOCK
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise InputError(
-                str(folder),
-                f"is being run by another driver ({file.read().strip() or 'unknown'})",
-                remedy="Wait for it, or end it; `wmsweep status` shows how far it is.",
-            ) from error
+        # Whoever asks for the holder takes the lock for a moment.
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise InputError(
+                    str(folder),
+                    f"is being run by another driver ({file.read().strip() or 'unknown'})",
+                    remedy="Wait for it, or end it; `wmsweep status` shows how far it is.",
+                )
+            time.sleep(0.05)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -6,7 +6,7 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
     sweep     version, spec                       first line
     warmed    source, trials                      what the sampler knows from an earlier sweep
     extended  trials                              the sweep has so many trials from now on
-    planned   number, trial_id, point             a suggestion became a trial
+    planned   number, trial_id, point, attempt    a suggestion became a trial; attempt: of the sampler's model
     started   trial_id                            an actor took it
     reported  trial_id, step, metrics, replicates, divergence, seconds, stops
                                                   an evaluation; stops: early stopping ends the trial here
@@ -15,7 +15,8 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
     reused    trial_id, source, step, reports, result
                                                   finished in an earlier sweep of the same storage
     failed    trial_id, reason, divergence        diverged (which replicates, and how) or broke
-    retried   trial_id                            a failed trial is pending again, its reports forgotten
+    noted     trial_id, text                      something that its user should know
+    retried   trial_id, restarts                  a failed trial is pending again; restarts: its reports are forgotten
     exhausted reason                              the space holds no further trial
 """
 
@@ -25,15 +26,18 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeps.objectives import ObjectiveSpec
 from wmcore.errors import InputError
 
 VERSION = 1
 State = Literal["planned", "running", "finished", "pruned", "failed"]
+ENDS = {"finished": "finished", "reused": "finished", "pruned": "pruned", "failed": "failed"}
+"""Event that ends a trial -> the state that it is in from then on."""
 
 
 @dataclass
@@ -44,6 +48,7 @@ class TrialRecord:
         number: order of suggestion, from 0.
         trial_id: content hash of the TrialSpec.
         point: path -> value in the search space.
+        attempt: which suggestion of the sampler's model it was; None if it came from no model.
         reports: step -> metrics, in the order reported.
         replicates: step -> the leading objective's value of each replicate.
         result: of a finished trial: best step, final metrics with spread, baselines, sampling, seconds.
@@ -52,11 +57,14 @@ class TrialRecord:
         stopping: early stopping ended it at its last report.
         source: the sweep that a reused trial was trained in.
         failures: how often it failed.
+        notes: what a user should know of it.
+        planned_at, ended_at: the ledger's lines that say so.
     """
 
     number: int
     trial_id: str
     point: dict[str, Any]
+    attempt: int | None = None
     state: State = "planned"
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     replicates: dict[int, list[float | None]] = field(default_factory=dict)
@@ -68,6 +76,9 @@ class TrialRecord:
     stopping: bool = False
     source: str = ""
     failures: int = 0
+    notes: list[str] = field(default_factory=list)
+    planned_at: int = 0
+    ended_at: int = 0
 
     @property
     def ended(self) -> bool:
@@ -79,6 +90,11 @@ class TrialRecord:
         sign = 1 if mode == "max" else -1
         values = [(step, m[metric]) for step, m in self.reports.items() if m.get(metric) is not None]
         return max(values, key=lambda pair: (sign * pair[1], -pair[0]), default=None)
+
+    def values(self, objectives: Sequence[ObjectiveSpec]) -> tuple[float | None, ...] | None:
+        """Each objective's value at the report that is best by the first one: those of one set of weights."""
+        best = self.best(objectives[0].metric, objectives[0].mode)
+        return None if best is None else tuple(self.reports[best[0]].get(o.metric) for o in objectives)
 
 
 class Ledger:
@@ -100,7 +116,8 @@ class Ledger:
         self.lines = 0
         self._whole_bytes = 0
         if path.exists():
-            for number, line in enumerate(self._whole_lines(), start=1):
+            self._whole_bytes = len(self._whole())
+            for number, line in enumerate(self.whole_lines(), start=1):
                 try:
                     self._apply(line)
                 except (KeyError, TypeError, AttributeError) as error:
@@ -142,15 +159,22 @@ class Ledger:
         pending = states.count("planned") + states.count("running")
         return {"planned": len(states), **ended, "pending": pending}
 
-    def _whole_lines(self) -> Iterator[dict[str, Any]]:
-        data = self.path.read_bytes()
-        for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+    def whole_lines(self) -> Iterator[dict[str, Any]]:
+        """The events, as they are in the file.
+
+        Raises:
+            InputError: a line that has its end is damaged.
+        """
+        for number, raw in enumerate(self._whole().split(b"\n")[:-1], start=1):
             try:
-                line = json.loads(raw)
+                yield json.loads(raw)
             except ValueError as error:
                 raise self._damaged(number) from error
-            self._whole_bytes += len(raw) + 1
-            yield line
+
+    def _whole(self) -> bytes:
+        """The file up to the end of its last whole line."""
+        data = self.path.read_bytes()
+        return data[: data.rfind(b"\n") + 1]
 
     def _damaged(self, number: int) -> InputError:
         return InputError(
@@ -179,7 +203,9 @@ class Ledger:
             self.exhausted = True
             return
         if event == "planned":
-            self.trials[line["trial_id"]] = TrialRecord(line["number"], line["trial_id"], line["point"])
+            self.trials[line["trial_id"]] = TrialRecord(
+                line["number"], line["trial_id"], line["point"], attempt=line.get("attempt"), planned_at=self.lines
+            )
             return
         trial = self.trials[line["trial_id"]]
         match event:
@@ -206,10 +232,15 @@ class Ledger:
                 trial.state, trial.reason, trial.failures = "failed", line["reason"], trial.failures + 1
                 trial.divergence = line.get("divergence", {})
             case "retried":
-                number, trial_id, point, failures = trial.number, trial.trial_id, trial.point, trial.failures
-                self.trials[trial_id] = TrialRecord(number, trial_id, point, failures=failures)
+                if line["restarts"]:
+                    trial.reports, trial.replicates, trial.step, trial.seconds = {}, {}, 0, 0.0
+                trial.state, trial.reason, trial.divergence, trial.stopping = "planned", "", {}, False
+            case "noted":
+                trial.notes.append(line["text"])
             case _:
                 raise KeyError(event)
+        if event in ENDS:
+            trial.ended_at = self.lines
 
     @property
     def _leading(self) -> str:

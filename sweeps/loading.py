@@ -8,8 +8,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeps.messages import explain
+from sweeps.nearest import nearest_hint
+from sweeps.prior import read_prior
 from sweeps.spec import SweepSpec
-from sweeps.yaml_source import read_yaml
+from sweeps.yaml_source import YamlSource, read_yaml
+from wmcore.errors import InputError
 
 DOTTED_KEYS = ("search.space",)
 """Mappings of a sweep spec whose keys are dotted paths."""
@@ -27,9 +30,33 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
     """
     source = read_yaml(path, overrides, DOTTED_KEYS)
     try:
-        return SweepSpec.parse(source.data)
+        spec = SweepSpec.parse(source.data)
     except ValidationError as error:
         raise explain(error, source.data, SweepSpec, source) from error
+    _earlier_sweep_fits(spec, source)
+    return spec
+
+
+def _earlier_sweep_fits(spec: SweepSpec, source: YamlSource) -> None:
+    """Of a file only: a sweep that has begun keeps what it took from the earlier one, which may be gone by then."""
+    where, named = "search.warm_start.sweep", spec.search.warm_start.sweep
+    if named is None:
+        return
+    place, folder = source.place(where), Path(named).expanduser()
+    if not (folder / "ledger.jsonl").exists():
+        near = nearest_hint(folder.name, sorted(path.name for path in folder.parent.glob("*") if path.is_dir()))
+        raise InputError(
+            where,
+            "must be the folder of an earlier sweep, and no ledger.jsonl is there",
+            value=named,
+            remedy=near or "Name DIR/<name> of a run.",
+            source=place,
+        )
+    try:
+        read_prior(spec)
+    except InputError as error:
+        value = {"value": error.value} if error.has_value else {}
+        raise InputError(error.where, error.rule, remedy=error.remedy, source=place, **value) from error
 
 
 def summary(spec: SweepSpec) -> str:

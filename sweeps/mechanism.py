@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis_jobs.analyse import Item, Outcome, analyse, load_outcomes
-from sweeps.bookkeeper import best_checkpoint, trial_folder
+from sweeps.folder import best_checkpoint, trial_folder
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,8 @@ def _wrong_value(path: Path, data: Any, allowed: Allowed) -> InputError:
         form = f"with one of the keys {', '.join(kinds)}" if by_key else f"whose kind is {_one_of(kinds)}"
         remedy = f"Write {{kind: {value}}}." if value in kinds and not by_key else ""
         return InputError(dotted(path), f"must be a mapping {form}", value=value, remedy=remedy)
+    if isinstance(value, float) and not math.isfinite(value) and "a number" in allowed.description(path, data):
+        return InputError(dotted(path), "must be a finite number", value=value)
     hint = nearest_hint(str(value), [str(choice) for choice in choices])
     remedy = hint or _rewritten(path, data, allowed)
     return _with_value(dotted(path), f"must be {allowed.description(path, data)}", value, remedy)
@@ -158,8 +161,10 @@ def _rewritten(path: Path, data: Any, allowed: Allowed) -> str:
         return "Write it without quotes."
     if isinstance(value, str) and wanted == "true or false" and value.lower() in ("yes", "on", "no", "off"):
         return f"Write {'true' if value.lower() in ('yes', 'on') else 'false'}."
-    if wanted.startswith("a list") and isinstance(value, str | int | float):
+    if wanted.startswith("a list") and " entries, each" not in wanted and isinstance(value, str | int | float):
         return f"Write [{value}]."
+    if wanted.startswith("a mapping") and isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        return "Write its one entry without the list."
     return ""
 
 

@@ -9,17 +9,22 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from sweeps.eta import duration
 from sweeps.ledger import Ledger, TrialRecord
+from sweeps.overview import lines, time_left, trials_in_the_end
 from sweeps.spec import SweepSpec
-from sweeps.table import rich_table, summary
+from sweeps.status import rows_that_fit
+from sweeps.table import leading_score, note
+from sweeps.terminal_table import TrialsTable
 
 Update = Callable[[float, float], None]
 _QUIET_SECONDS = 10.0
 """Without a terminal, at most one line of progress in this time."""
-_ROWS = 16
+_SHARE = 0.1
+"""Of its time, that the driver spends at most on building the table: it grows with the number of trials."""
 
 
 class Display:
@@ -28,16 +33,15 @@ class Display:
     def __init__(self, console: Console, spec: SweepSpec) -> None:
         self.console, self.spec = console, spec
         self.ledger: Ledger | None = None
-        self._live: Live | None = None
-        self._searched = 0.0
-        self._search: Update = lambda done, total: None
+        self._trials: RenderableType = Text()
+        self._not_before = 0.0
+        self._search: Callable[[], None] = lambda: None
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            _LeftColumn(),
             console=console,
         )
 
@@ -47,69 +51,102 @@ class Display:
         if not self.console.is_terminal:
             yield
             return
-        with Live(get_renderable=self._render, console=self.console, refresh_per_second=4) as self._live:
+        with Live(get_renderable=self._render, console=self.console, refresh_per_second=4):
             yield
-        self._live = None
 
     @contextmanager
     def stage(self, title: str, total: float | None = None) -> Iterator[Update]:
         """A bar; call what it gives with (done, total)."""
-        started = last = time.monotonic()
-        task = self._progress.add_task(title, total=total)
-        plain = not self.console.is_terminal
-        if plain:
-            self.console.print(f"{title} ...")
-
-        def update(done: float, total: float) -> None:
-            nonlocal last
-            self._progress.update(task, completed=done, total=total)
-            if plain and time.monotonic() - last > _QUIET_SECONDS:
-                last = time.monotonic()
-                self.console.print(f"  {title}: {done:.0f} of {total:.0f}, {last - started:.0f} s")
-
-        yield update
-        known = self._progress.tasks[task].total or 1
-        self._progress.update(task, total=known, completed=known)
-        if plain:
-            self.console.print(f"  {title}: done in {time.monotonic() - started:.1f} s")
+        with self._stage(title, total) as update:
+            yield lambda done, total: update(done, total, None)
 
     @contextmanager
     def searching(self, ledger: Ledger) -> Iterator[None]:
         """The stage of trials: its bar counts optimiser steps' worth of ended trials, its table shows each."""
-        with self.stage("Train and search", self.spec.search.budget) as update:
-            self.ledger, self._search = ledger, update
+        with self._stage("Train and search", trials_in_the_end(self.spec, ledger)) as update:
+
+            def advance() -> None:
+                # A running trial counts by the share of its steps.
+                done = sum(1.0 if trial.ended else self._share(trial) for trial in ledger.trials.values())
+                update(round(done, 2), trials_in_the_end(self.spec, ledger), time_left(self.spec, ledger))
+
+            self.ledger, self._search = ledger, advance
             self._advance()
             yield
-        self.ledger = None
+        self.ledger, self._search, self._trials = None, lambda: None, Text()
 
     def planned(self, trial: TrialRecord) -> None:
         """A row appears."""
+        self._advance()
 
     def reported(self, trial: TrialRecord, metrics: dict[str, float]) -> None:
         """A row changes."""
         self._advance()
 
+    def noted(self, trial: TrialRecord) -> None:
+        """A row has something to say."""
+        if not self.console.is_terminal:
+            self._say(f"trial {trial.number}: {trial.notes[-1]}")
+        self._advance()
+
     def ended(self, trial: TrialRecord) -> None:
         """The bar moves."""
         self._advance()
-        if not self.console.is_terminal and self.ledger is not None:
-            best = trial.best(self.spec.search.leading.metric, self.spec.search.leading.mode)
-            shown = f"{self.spec.search.leading.metric} {best[1]:.3f}" if best else trial.reason
-            self.console.print(f"  trial {trial.number}: {trial.state} at step {trial.step}, {shown}")
+        if not self.console.is_terminal:
+            score, state = leading_score(self.spec, trial), "reused" if trial.source else trial.state
+            shown = "" if score is None else f", {self.spec.search.leading.metric} {score}"
+            said = note(self.spec, trial)
+            self._say(f"trial {trial.number}: {state} at step {trial.step}{shown}{f' ({said})' if said else ''}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"  {text}", soft_wrap=True, markup=False, highlight=False)
+
+    def _share(self, trial: TrialRecord) -> float:
+        return min(1.0, trial.step / trial.point.get("training.steps", self.spec.trial.training.steps))
+
+    @contextmanager
+    def _stage(self, title: str, total: float | None) -> Iterator[Callable[[float, float, float | None], None]]:
+        """As ``stage``; the third number is the time that is left, where the stage knows better than its bar."""
+        started = last = time.monotonic()
+        task = self._progress.add_task(title, total=total, left=None)
+        plain = not self.console.is_terminal
+        if plain:
+            self.console.print(f"{title} ...", markup=False, highlight=False)
+
+        def update(done: float, total: float, left: float | None) -> None:
+            nonlocal last
+            self._progress.update(task, completed=done, total=total, left=left)
+            if plain and time.monotonic() - last > _QUIET_SECONDS:
+                last = time.monotonic()
+                expected = f", about {duration(left)} left" if left else ""
+                self._say(f"{title}: {done:.0f} of {total:.0f}, {last - started:.0f} s{expected}")
+
+        yield update
+        known = self._progress.tasks[task].total or 1
+        self._progress.update(task, total=known, completed=known, left=0.0)
+        if plain:
+            self._say(f"{title}: done in {time.monotonic() - started:.1f} s")
 
     def _advance(self) -> None:
-        if self.ledger is None:
+        """Takes in what has happened: called by the driver, because its ledger must not change meanwhile."""
+        self._search()
+        began = time.monotonic()
+        if self.ledger is None or not self.console.is_terminal or began < self._not_before:
             return
-        # A running trial counts by the share of its steps: time left is then an estimate from work done.
-        steps = self.spec.trial.training.steps
-        done = sum(1.0 if t.ended else t.step / steps for t in self.ledger.trials.values())
-        self._search(round(done, 2), self.spec.search.budget)
+        stages = len(self._progress.tasks)
+        self._trials = Group(
+            *map(Text, lines(self.spec, self.ledger)),
+            TrialsTable(self.spec, self.ledger, rows_that_fit(self.console, stages), cut=True),
+        )
+        self._not_before = began + (time.monotonic() - began) / _SHARE
 
     def _render(self) -> RenderableType:
-        if self.ledger is None:
-            return self._progress
-        return Group(
-            self._progress,
-            Text(summary(self.spec, self.ledger)),
-            rich_table(self.spec, self.ledger, limit=_ROWS),
-        )
+        return Group(self._progress, self._trials)
+
+
+class _LeftColumn(ProgressColumn):
+    """The time that is left of a stage: what the stage says, or what its bar's speed says."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"] if task.fields["left"] is not None else task.time_remaining
+        return Text("" if left is None or task.finished else f"left {duration(left)}", style="progress.remaining")

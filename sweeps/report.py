@@ -10,22 +10,23 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from analysis_jobs import report_figures as figures
 from analysis_jobs.analyse import RECORDING, Outcome
 from analysis_jobs.report import AnalysisView, Headline, ReportData, write
 from sweeps.banks import stimulus_specs
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.mechanism import chosen_trials, outcomes
-from sweeps.schedule import Asha, stopping_rule
-from sweeps.space import LogUniform
+from sweeps.overview import divergences, replicates_text, summary
 from sweeps.spec import SweepSpec
-from sweeps.table import baselines, summary, test_metric, variants
+from sweeps.sweep_figures import split_scores, sweep_figures
+from sweeps.table import Score, Variant, baselines, test_metric, variants
 from wmcore.stimuli.contact_sheet import contact_sheet
 from wmcore.stimuli.feature_bank import FeatureBank
 from wmcore.stimuli.image_bank import ImageBank
 
 _PACKAGES = ("wmsweep", "torch", "ray", "optuna", "mlflow", "numpy", "scikit-learn", "pyvista")
 _ROWS = 30
+_FAILED = 10
+"""Failed trials that are named at the top."""
 
 
 def report_path(folder: Path) -> Path:
@@ -36,27 +37,49 @@ def report_path(folder: Path) -> Path:
 def write_report(spec: SweepSpec, folder: Path, stimuli: Path) -> Path:
     """Writes the report of a sweep as it stands; returns the page."""
     ledger = Ledger(folder / "ledger.jsonl")
-    best = next((t for t in chosen_trials(spec, ledger) if t.result is not None), None)
-    shown, captions = _figures(spec, ledger, best)
+    rows = variants(spec, ledger)
+    best = next((trial for row in rows if (trial := ledger.trials[row.trial_id]).result is not None), None)
+    shown = sweep_figures(spec, ledger, rows, best)
     gates, sheets = _stimuli(spec, stimuli, report_path(folder).parent)
-    failed = [t for t in ledger.in_order() if t.state == "failed"]
     data = ReportData(
         title=f"Sweep {spec.name}",
         summary=summary(spec, ledger),
-        headline=_headline(spec, ledger, best),
-        variants=_variants(spec, ledger),
+        headline=_headline(spec, rows, best),
+        divergence=divergences(ledger),
+        variants=_variants(spec, rows),
+        explained=_explained(spec),
         splits=_by_split(best),
         sampling=_sampling(best),
         gates=gates,
         contact_sheets=sheets,
-        figures=shown,
-        captions=captions,
+        figures={name: figure for name, (figure, _) in shown.items()},
+        captions={name: caption for name, (_, caption) in shown.items()},
         analyses=_analyses(spec, folder, ledger),
         spec_yaml=yaml.safe_dump(ledger.spec, sort_keys=False),
         versions={"Python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
-        notes=[f"Variant {t.number} failed: {t.reason}" for t in failed],
+        notes=_failed(ledger),
     )
     return write(data, report_path(folder).parent)
+
+
+def _failed(ledger: Ledger) -> list[str]:
+    """A sentence for each of the first trials that failed."""
+    failed = [trial for trial in ledger.in_order() if trial.state == "failed"]
+    said = [f"Variant {trial.number} failed: {trial.reason}" for trial in failed[:_FAILED]]
+    more = len(failed) - len(said)
+    return [*said, *([f"{more} more failed: the notes in the table of variants say why."] if more else [])]
+
+
+def _explained(spec: SweepSpec) -> str:
+    """What the figures in the table of variants are."""
+    parts = []
+    if len(spec.search.objectives) > 1:
+        parts.append(
+            f"The figures of a variant are those of one set of weights, its best by {spec.search.leading.metric}."
+        )
+    if replicates := replicates_text(spec):
+        parts.append(f"Figures are {replicates}.")
+    return " ".join(parts)
 
 
 def _stimuli(spec: SweepSpec, stimuli: Path, report: Path) -> tuple[list[tuple[str, pd.DataFrame]], list[Path]]:
@@ -72,10 +95,11 @@ def _stimuli(spec: SweepSpec, stimuli: Path, report: Path) -> tuple[list[tuple[s
     return gates, sheets
 
 
-def _headline(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> Headline | None:
+def _headline(spec: SweepSpec, rows: Sequence[Variant], best: TrialRecord | None) -> Headline | None:
     if best is None or best.result is None:
         return None
-    name = test_metric(spec)
+    objectives = spec.search.objectives
+    name = test_metric(objectives[0])
     split, _, metric = name.partition("/")
     if best.result["metrics"][name] is None:
         return None
@@ -86,43 +110,51 @@ def _headline(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> Head
         estimate=best.result["metrics"][name],
         interval=(float("nan") if low is None else low, float("nan") if high is None else high),
         n=f"{best.result['n']} {best.result['interval_unit']}",
-        baselines=baselines(spec, ledger, split),
+        baselines=baselines(objectives[0], best.result, split),
         single=best.result["interval_unit"] == "trials",
+        chosen="on selection" if len(objectives) == 1 else _chosen_among(spec, rows),
     )
 
 
-def _variants(spec: SweepSpec, ledger: Ledger) -> pd.DataFrame:
-    rows = [
-        {
-            "variant": row.number,
-            "state": row.state,
-            "steps": row.step,
-            spec.search.leading.metric: row.value,
-            test_metric(spec): row.test,
-            **row.point,
-            "note": row.reason,
-        }
-        for row in variants(spec, ledger)
-    ]
-    return pd.DataFrame(rows)
+def _chosen_among(spec: SweepSpec, rows: Sequence[Variant]) -> str:
+    members = [row.number for row in rows if row.front]
+    others = f", with variant{'s' if len(members) > 2 else ''} {_listed(members[1:])}" if len(members) > 1 else ""
+    first, count = spec.search.leading.name.replace("_", " "), len(spec.search.objectives)
+    return f"on selection by {first}, the first of {count} objectives, and on the Pareto front{others}"
 
 
-def _splits(best: TrialRecord | None) -> pd.DataFrame:
-    """Every metric of every split of one variant: estimate, interval, baselines."""
-    if best is None or best.result is None:
-        return pd.DataFrame()
-    rows = []
-    for name, estimate in best.result["metrics"].items():
-        split, _, metric = name.partition("/")
-        low, high = best.result["intervals"][name]
-        policies = {p: scores.get(metric) for p, scores in best.result["baselines"][split].items()}
-        rows.append({"split": split, "metric": metric, "estimate": estimate, "ci_low": low, "ci_high": high} | policies)
-    return pd.DataFrame(rows)
+def _listed(numbers: list[int], most: int = 8) -> str:
+    more = len(numbers) - most
+    return ", ".join(map(str, numbers[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _variants(spec: SweepSpec, rows: Sequence[Variant]) -> pd.DataFrame:
+    objectives = spec.search.objectives
+    several = len(objectives) > 1
+    table = pd.DataFrame(
+        [
+            {"variant": row.number, "state": row.label, "steps": row.step}
+            | ({"Pareto front": "\N{BLACK CIRCLE}" if row.front else ""} if several else {})
+            | {o.metric: _cell(score) for o, score in zip(objectives, row.values, strict=True)}
+            | {test_metric(o): _cell(score) for o, score in zip(objectives, row.tests, strict=True)}
+            | row.point
+            | {"note": row.note}
+            for row in rows
+        ]
+    )
+    # A setting that only a later variant has would otherwise come after the notes.
+    order = [name for name in table.columns if name not in (*spec.search.space.paths, "note")]
+    settings = [path for path in spec.search.space.paths if path in table.columns]
+    return table.reindex(columns=[*order, *settings, *(["note"] if any(row.note for row in rows) else [])])
+
+
+def _cell(score: Score | None) -> str | float | None:
+    return None if score is None else score.mean if score.spread is None else str(score)
 
 
 def _by_split(best: TrialRecord | None) -> dict[str, pd.DataFrame]:
     """Split -> its metrics, the test split first."""
-    scores = _splits(best)
+    scores = split_scores(None if best is None else best.result)
     if scores.empty:
         return {}
     names = sorted(scores["split"].unique(), key=lambda split: split != "test")
@@ -133,45 +165,6 @@ def _sampling(best: TrialRecord | None) -> pd.DataFrame:
     if best is None or best.result is None:
         return pd.DataFrame()
     return pd.DataFrame([{"split": split, **rates} for split, rates in best.result["sampling"].items()])
-
-
-def _figures(spec: SweepSpec, ledger: Ledger, best: TrialRecord | None) -> tuple[dict, dict[str, str]]:
-    objective = spec.search.leading
-    split, _, metric = objective.metric.partition("/")
-    reports = pd.DataFrame(
-        [
-            {"trial": t.number, "state": t.state, "step": step, "value": values.get(objective.metric)}
-            for t in ledger.in_order()
-            for step, values in t.reports.items()
-        ]
-    )
-    shown, captions = {}, {}
-    if len(reports):
-        rule = stopping_rule(spec.search.scheduler, objective, spec.trial.training.steps)
-        rungs = sorted(rule.rungs) if isinstance(rule, Asha) else []
-        shown["learning_curves"] = figures.learning_curves(
-            reports, baselines(spec, ledger, split), objective.metric, rungs
-        )
-        captions["learning_curves"] = f"{objective.metric} of every variant as it trained, beside its baselines."
-        points = pd.DataFrame(
-            [{"state": r.state, "value": r.value, **r.point} for r in variants(spec, ledger) if r.value is not None]
-        )
-        log = [path for path, distribution in spec.search.space.items() if isinstance(distribution, LogUniform)]
-        if len(points):
-            shown["search_space"] = figures.search_space(points, objective.metric, log)
-            captions["search_space"] = (
-                f"Best {objective.metric} against each searched setting. Pruned variants (orange) had fewer steps."
-            )
-    if best is not None and best.result is not None:
-        scores = _splits(best)
-        policies = list(next(iter(best.result["baselines"].values())))
-        scores = scores.loc[scores["metric"].str.startswith(metric)]
-        shown["best_by_metric"] = figures.by_metric(scores, metric, policies)
-        captions["best_by_metric"] = (
-            f"Variant {best.number}, split by split, with 95 % intervals over {best.result['interval_unit']} "
-            "and its baselines."
-        )
-    return shown, captions
 
 
 def _analyses(spec: SweepSpec, folder: Path, ledger: Ledger) -> Sequence[AnalysisView]:

@@ -6,6 +6,8 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,9 @@ from sweeps.options import AddressOption, FolderArgument, SetOption, SpecArgumen
 from wmcore.errors import WmsweepError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeps.driver import Ended
     from sweeps.spec import SweepSpec
 
 
@@ -43,59 +48,65 @@ def run(
     sweep = load_sweep(spec, overrides or [])
     storage = check_storage(storage)
     console = Console()
-    try:
-        folder, problems = run_sweep(sweep, storage, console, source=spec, address=address)
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(
-            f"Interrupted. Nothing is lost: run the same command again to go on with {storage / sweep.name}."
-        ) from interrupt
-    _close(sweep, folder, console)
-    _raise(problems)
+    with _resumable(storage / sweep.name):
+        ended = run_sweep(sweep, storage, console, source=spec, address=address)
+    _end(ended, console)
 
 
-def plan(spec: SpecArgument, overrides: SetOption = None) -> None:
-    """Say what a sweep would do, without doing it."""
-    from rich.console import Console
+def resume(
+    folder: FolderArgument,
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", min=0, help="N trials more than the sweep has.", show_default=False)
+    ] = 0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again, too.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Go on with a sweep from its folder alone.
 
-    from sweeps.loading import load_sweep
-    from sweeps.plan import plan_table
-
-    Console().print(plan_table(load_sweep(spec, overrides or [])))
-
-
-def status(folder: FolderArgument) -> None:
-    """Show how far a sweep is, from its ledger alone."""
-    from rich.console import Console
-
-    from sweeps.folder import is_driven, read_folder
-    from sweeps.table import rich_table, summary
-
-    spec, ledger = read_folder(folder)
-    console = Console()
-    console.print(summary(spec, ledger))
-    if ledger.counts()["pending"] and not is_driven(folder):
-        console.print("No driver is at work on it: `run` with the same spec goes on.")
-    console.print(rich_table(spec, ledger))
-
-
-def verify(folder: FolderArgument) -> None:
-    """Prove that nothing was lost or counted twice.
-
-    Ledger, checkpoints, Optuna and MLflow must agree.
+    What is there is replayed: study, early stopping, queue.
     """
     from rich.console import Console
 
-    from sweeps.folder import read_folder
-    from sweeps.verify import verify as checks
+    from sweeps.driver import resume_sweep
 
-    spec, ledger = read_folder(folder)
-    found = checks(spec, folder, ledger)
     console = Console()
-    for check in found:
-        mark = "[green]ok  [/]" if check.holds else "[red]FAIL[/]"
-        console.print(f"{mark}  {check.name}: {check.figures}", soft_wrap=True)
-    if not all(check.holds for check in found):
-        raise WmsweepError(f"{folder} is not consistent: see the lines marked FAIL above.")
+    with _resumable(folder):
+        ended = resume_sweep(folder, console, more=trials, retry=retry_failed, address=address)
+    _end(ended, console)
+
+
+def plan(
+    spec: SpecArgument,
+    storage: StorageOption = Path("runs"),
+    overrides: SetOption = None,
+    address: AddressOption = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Time a few steps of it, to say how long all of it takes.")
+    ] = True,
+) -> None:
+    """Say what a sweep would do and take: time, disk, memory.
+
+    Times a few steps where the sweep would run; leaves nothing there.
+    """
+    from rich.console import Console
+
+    from sweeps.loading import load_sweep
+    from sweeps.planning.plan import show_plan
+    from sweeps.storage import storage_folder
+
+    show_plan(load_sweep(spec, overrides or []), storage_folder(storage), Console(), address=address, timed=probe)
+
+
+def status(
+    folder: FolderArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it has ended, or until Ctrl-C.")] = False,
+) -> None:
+    """Show how far a sweep is, from its ledger alone."""
+    from rich.console import Console
+
+    from sweeps import status
+
+    (status.follow if follow else status.show)(folder, Console())
 
 
 def analyze(folder: FolderArgument, address: AddressOption = None) -> None:
@@ -158,19 +169,33 @@ def ui(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands in the order in which they are used."""
-    for command in (plan, render, run, status, verify, analyze, report, ui):
+    for command in (plan, render, run, resume, status, analyze, report, ui):
         app.command()(command)
 
 
-def _close(spec: SweepSpec, folder: Path, console) -> None:
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            f"Interrupted. Nothing is lost: `{_program()} resume {shlex.quote(str(folder))}` goes on."
+        ) from interrupt
+
+
+def _end(ended: Ended, console: Console) -> None:
+    _close(ended.spec, ended.folder, console)
+    _raise(ended.problems)
+
+
+def _close(spec: SweepSpec, folder: Path, console: Console) -> None:
     """The closing table, and where to go from here."""
     from sweeps.ledger import Ledger
     from sweeps.report import report_path
-    from sweeps.table import rich_table, summary
+    from sweeps.status import closing
 
-    ledger = Ledger(folder / "ledger.jsonl")
-    console.print()
-    console.print(rich_table(spec, ledger, title=summary(spec, ledger)))
+    console.print(closing(spec, Ledger(folder / "ledger.jsonl")))
     console.print(f"\nReport:  {report_path(folder)}", soft_wrap=True, markup=False)
     console.print(f"MLflow:  {_program()} ui {shlex.quote(str(folder))}", soft_wrap=True, markup=False)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
+import numpy as np
 from pydantic import Field
+from scipy.special import stdtrit
 
 from sweeps.ledger import TrialRecord
 from sweeps.objectives import ObjectiveSpec
 from wmcore.spec import Spec
+from wmcore.training.divergence import FATAL
 
 
 class AshaSpec(Spec):
@@ -90,14 +94,27 @@ def stopping_rule(spec: AnyScheduler, objective: ObjectiveSpec, max_steps: int) 
     return NeverStop()
 
 
-def replay(rule: StoppingRule, trials: list[TrialRecord], metric: str) -> None:
+def score(spec: AnyScheduler, objective: ObjectiveSpec, values: Sequence[float | None]) -> float:
+    """What of a variant's R replicates is judged: their mean, or the pessimistic end of its confidence interval.
+
+    mean -/+ t(R - 1, confidence) s / sqrt(R), below the mean where larger is better and above it where smaller is.
+    NaN if a replicate has no value.
+    """
+    found = np.array([math.nan if value is None else value for value in values], dtype=float)
+    mean = float(found.mean()) if len(found) else math.nan
+    if isinstance(spec, NoSchedulerSpec) or spec.judge_by == "mean" or len(found) < 2:
+        return mean
+    half = float(stdtrit(len(found) - 1, spec.confidence) * found.std(ddof=1) / math.sqrt(len(found)))
+    return mean - objective.sign * half
+
+
+def replay(rule: StoppingRule, trials: Sequence[TrialRecord], spec: AnyScheduler, objective: ObjectiveSpec) -> None:
     """Feeds a rule the reports of earlier trials, so that its rungs are as they were.
 
     The order in which trials met does not matter to a rung's contents, only to decisions that were already made.
     """
     for trial in trials:
-        for step, metrics in trial.reports.items():
-            if metrics.get("train/loss", 0.0) is None:
+        for step, values in trial.replicates.items():
+            if step == trial.step and any(kind in trial.divergence for kind in FATAL):
                 continue  # the trial had diverged, and the rule was not asked
-            value = metrics.get(metric)
-            rule.stops(trial.trial_id, step, math.nan if value is None else value)
+            rule.stops(trial.trial_id, step, score(spec, objective, values))

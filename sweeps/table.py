@@ -1,17 +1,37 @@
-"""The table of variants: what every view (progress, status, closing table, report) shows of a sweep."""
+"""The variants of a sweep in order, with all that every view (progress, status, closing table, report) says of them."""
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from sweeps.ledger import Ledger, TrialRecord
+from sweeps.objectives import ObjectiveSpec
+from sweeps.pareto import front_members
 from sweeps.spec import SweepSpec
 
-_COLOURS = {"finished": "green", "running": "cyan", "pruned": "yellow", "failed": "red", "planned": "dim"}
+_ORDER = {"finished": 0, "pruned": 1, "running": 2, "planned": 3, "failed": 4}
+
+
+@dataclass(frozen=True)
+class Score:
+    """The mean of a variant's replicates.
+
+    Attributes:
+        spread: sample standard deviation over the replicates; None for a single one.
+    """
+
+    mean: float
+    spread: float | None = None
+
+    def __str__(self) -> str:
+        shown = digits(self.mean)
+        if self.spread is None:
+            return shown
+        return f"{shown} ± {self.spread:.3f}" if _is_plain(self.mean) else f"{shown} ± {self.spread:.2g}"
 
 
 @dataclass(frozen=True)
@@ -19,8 +39,12 @@ class Variant:
     """One row.
 
     Attributes:
-        value: best report of the objective so far, with the step it was made at; None before the first.
-        test: the objective's figure on the test split, with the weights that were best on selection; finished only.
+        values: by objective, at the report that is best by the first one, with the step it was made at; None before
+            the first report.
+        tests: by objective, on the test split, with the weights of that report; finished trials only.
+        front: no finished trial is better in one objective without being worse in another; with one objective, False.
+        source: the sweep that a reused trial was trained in; otherwise an empty string.
+        note: what else there is to say: divergence, failures, the driver's notes.
     """
 
     number: int
@@ -28,94 +52,111 @@ class Variant:
     state: str
     step: int
     point: dict[str, Any]
-    value: float | None
+    values: tuple[Score | None, ...]
     best_step: int | None
-    test: float | None
-    reason: str
+    tests: tuple[Score | None, ...]
+    front: bool
+    source: str
+    note: str
+
+    @property
+    def value(self) -> float | None:
+        """The first objective."""
+        return None if self.values[0] is None else self.values[0].mean
+
+    @property
+    def label(self) -> str:
+        """The state as it is shown."""
+        return "reused" if self.source else self.state
 
 
-def test_metric(spec: SweepSpec) -> str:
-    """The objective's counterpart on the test split."""
-    return "test/" + spec.search.leading.metric.partition("/")[2]
+def test_metric(objective: ObjectiveSpec) -> str:
+    """An objective's counterpart on the test split."""
+    return f"test/{objective.name}"
 
 
 def variants(spec: SweepSpec, ledger: Ledger) -> list[Variant]:
-    """All trials, the best first: finished before pruned before the rest, then by value, then by number."""
-    objective = spec.search.leading
-    sign = -1 if objective.mode == "max" else 1
-    order = {"finished": 0, "pruned": 1, "running": 2, "planned": 3, "failed": 4}
+    """All trials, the best first: finished before pruned before the rest, with several objectives the Pareto front
+    before the others, then by the first objective, then by number."""
+    objectives = spec.search.objectives
+    members = front_members(list(ledger.trials.values()), objectives) if len(objectives) > 1 else set()
 
-    def key(row: Variant) -> tuple[int, float, int]:
-        return order[row.state], sign * row.value if row.value is not None else float("inf"), row.number
+    def key(row: Variant) -> tuple[int, bool, float, int]:
+        worth = math.inf if row.value is None else -spec.search.leading.sign * row.value
+        return _ORDER[row.state], not row.front, worth, row.number
 
-    return sorted((_row(spec, trial) for trial in ledger.trials.values()), key=key)
+    return sorted((_row(spec, trial, trial.trial_id in members) for trial in ledger.trials.values()), key=key)
 
 
-def _row(spec: SweepSpec, trial: TrialRecord) -> Variant:
+def replicates_of(spec: SweepSpec, trial: TrialRecord) -> int:
+    """Networks that a trial trains."""
+    return int(trial.point.get("replicates", spec.trial.replicates))
+
+
+def leading_score(spec: SweepSpec, trial: TrialRecord) -> Score | None:
+    """The first objective at its best report so far, with its spread over replicates."""
     best = trial.best(spec.search.leading.metric, spec.search.leading.mode)
-    metrics = (trial.result or {}).get("metrics", {})
+    return None if best is None else Score(best[1], _spread(trial.replicates.get(best[0], ())))
+
+
+def note(spec: SweepSpec, trial: TrialRecord) -> str:
+    """What else there is to say of a trial, the shortest first."""
+    networks = replicates_of(spec, trial)
+    parts = [f"from {trial.source}"] if trial.source else []
+    # The reason of a failure may have named it already.
+    diverged = {kind: count for kind, count in trial.divergence.items() if count and kind not in trial.reason}
+    parts += [f"{kind.replace('_', ' ')} {count}/{networks}" for kind, count in diverged.items()]
+    before = trial.failures - (trial.state == "failed")
+    parts += [f"failed {before} time{'s' if before > 1 else ''} before"] if before > 0 else []
+    return "; ".join([*parts, *([trial.reason] if trial.reason else []), *trial.notes])
+
+
+def _row(spec: SweepSpec, trial: TrialRecord, front: bool) -> Variant:
+    leading, result = leading_score(spec, trial), trial.result or {}
+    values = trial.values(spec.search.objectives) or (None,) * len(spec.search.objectives)
+    others = (None if value is None else Score(value) for value in values[1:])
+    best = trial.best(spec.search.leading.metric, spec.search.leading.mode)
     return Variant(
         number=trial.number,
         trial_id=trial.trial_id,
         state=trial.state,
         step=trial.step,
         point=trial.point,
-        value=best[1] if best else None,
-        best_step=best[0] if best else None,
-        test=metrics.get(test_metric(spec)),
-        reason=trial.reason,
+        values=(leading, *others),
+        best_step=None if best is None else best[0],
+        tests=tuple(_final(result, test_metric(objective)) for objective in spec.search.objectives),
+        front=front,
+        source=trial.source,
+        note=note(spec, trial),
     )
 
 
-def baselines(spec: SweepSpec, ledger: Ledger, split: str) -> dict[str, float]:
-    """Policy -> its score on the objective's metric, on the very trials of the best finished variant."""
-    metric = spec.search.leading.metric.partition("/")[2]
-    for row in variants(spec, ledger):
-        result = ledger.trials[row.trial_id].result
-        if result is not None:
-            policies = result["baselines"].get(split, {})
-            return {name: scores[metric] for name, scores in policies.items() if scores.get(metric) is not None}
-    return {}
+def _final(result: Mapping[str, Any], metric: str) -> Score | None:
+    """A figure of a finished trial's result."""
+    mean = result.get("metrics", {}).get(metric)
+    return None if mean is None else Score(mean, _spread(result.get("replicates", {}).get(metric, ())))
 
 
-def summary(spec: SweepSpec, ledger: Ledger) -> str:
-    """One line: counts."""
-    counts = ledger.counts()
-    running = sum(trial.state == "running" for trial in ledger.trials.values())
-    return (
-        f"{counts['planned']} of {spec.search.budget} trials: {counts['finished']} finished, "
-        f"{counts['pruned']} pruned, {counts['failed']} failed, {running} running"
-    )
+def _spread(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return statistics.stdev(found) if len(found) > 1 else None
 
 
-def rich_table(spec: SweepSpec, ledger: Ledger, *, title: str = "", limit: int | None = None) -> Table:
-    """The table for a terminal: the objective on the selection and the test split, with the baselines below."""
-    rows = variants(spec, ledger)
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("trial", "state", "steps", "select", "test"):
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
-    for path in spec.search.space.paths:
-        table.add_column(path.rpartition(".")[2], justify="right", overflow="fold")
-    for row in rows[:limit]:
-        table.add_row(
-            str(row.number),
-            f"[{_COLOURS[row.state]}]{row.state}[/]",
-            str(row.step),
-            _figure(row.value),
-            _figure(row.test),
-            *(_setting(row.point.get(path)) for path in spec.search.space.paths),
-        )
-    chosen, tested = (baselines(spec, ledger, split) for split in ("select", "test"))
-    if chosen:
-        table.add_section()
-        for name in chosen:
-            table.add_row("", f"[dim]{name}[/]", "", _figure(chosen[name]), _figure(tested.get(name)))
-    return table
+def baselines(objective: ObjectiveSpec, result: Mapping[str, Any] | None, split: str) -> dict[str, float]:
+    """Policy -> its score on an objective's metric, on the very trials of a result (None: there are none)."""
+    policies = result["baselines"].get(split, {}) if result is not None else {}
+    return {name: scores[objective.name] for name, scores in policies.items() if scores.get(objective.name) is not None}
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def best_result(rows: Sequence[Variant], ledger: Ledger) -> dict[str, Any] | None:
+    """The result of the best finished variant; None where none has finished."""
+    return next((found for row in rows if (found := ledger.trials[row.trial_id].result) is not None), None)
 
 
-def _setting(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def digits(value: float) -> str:
+    """A figure: three decimals, or three digits where those would hide it."""
+    return f"{value:.3f}" if _is_plain(value) else f"{value:.3g}"
+
+
+def _is_plain(value: float) -> bool:
+    return value == 0 or 0.01 <= abs(value) < 1000

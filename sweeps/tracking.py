@@ -68,8 +68,15 @@ class Tracker:
         trial_id, batch = trial.trial_id, _curves(trial.step, metrics)
         self._queue.put(lambda: self._client.log_batch(self._runs[trial_id], metrics=batch))
 
+    def noted(self, trial: TrialRecord) -> None:
+        """The ledger has it."""
+
     def ended(self, trial: TrialRecord) -> None:
-        """Logs the final figures and closes the run."""
+        """Logs the final figures and closes the run; of a reused trial, its curves first."""
+        if trial.source:
+            for step, metrics in trial.reports.items():
+                trial_id, batch = trial.trial_id, _curves(step, metrics)
+                self._queue.put(lambda t=trial_id, b=batch: self._client.log_batch(self._runs[t], metrics=b))
         self._queue.put(self._ending(trial))
 
     def _ending(self, trial: TrialRecord) -> Callable[[], None]:
@@ -78,14 +85,15 @@ class Tracker:
         result = trial.result or {}
         now = int(time.time() * 1000)
         final = result.get("metrics", {})
-        objective = self.spec.search.leading.metric.partition("/")[2]
+        shown = {objective.name for objective in self.spec.search.objectives}
         batch = [
             Metric(f"final/{k}", v, now, step)
             for k, v in final.items()
-            if v is not None and k.endswith(f"/{objective}") and not k.startswith("select/")
+            if v is not None and k.partition("/")[2] in shown and not k.startswith("select/")
         ]
-        tags = [RunTag(_STATE, state), RunTag("wmsweep.steps", str(step))]
-        tags += [RunTag("wmsweep.reason", reason)] if reason else []
+        said = {_STATE: state, "wmsweep.steps": step, "wmsweep.reason": reason, "wmsweep.reused_from": trial.source}
+        said |= {f"wmsweep.divergence.{kind}": count for kind, count in trial.divergence.items()}
+        tags = [RunTag(name, str(value)[:_LONGEST_VALUE]) for name, value in said.items() if value != ""]
 
         def write() -> None:
             self._client.log_batch(self._runs[trial_id], metrics=batch, tags=tags)
@@ -170,8 +178,21 @@ class Tracker:
         self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
         for trial in self._recorded:
             known = found.get(trial.trial_id)
-            if known is None or not trial.ended or known.data.tags.get(_STATE) != trial.state:
+            state = None if known is None else known.data.tags.get(_STATE)
+            if state == "failed" and not trial.ended:
+                self._reopen(trial)
+            if known is None or not trial.ended or state != trial.state:
                 self._catch_up(trial)
+
+    def _reopen(self, trial: TrialRecord) -> None:
+        """A failed trial is trained again: its run goes on or, if its curve was forgotten, gives way to a new one."""
+        run_id = self._runs[trial.trial_id]
+        if trial.reports:
+            self._client.update_run(run_id, status="RUNNING")
+            self._client.set_tag(run_id, _STATE, "retried")
+        else:
+            # MLflow keeps what is deleted, and shows it no more.
+            self._client.delete_run(self._runs.pop(trial.trial_id))
 
     def _catch_up(self, trial: TrialRecord) -> None:
         """Writes what is in the ledger already and was still in the queue when an earlier driver was killed."""

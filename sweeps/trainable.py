@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import ray
 import torch
@@ -16,34 +19,40 @@ from wmcore.training.checkpoint import CheckpointFolder
 from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import TrialSpec
 
+T = TypeVar("T")
+LOCK_SECONDS = 300.0
+"""How long a trial waits for an orphan: the actor of a killed driver may train it for some seconds more."""
+
 
 class VariantTrainable(tune.Trainable):
     """Trains the variant that its config names; one ``step`` is one evaluation.
 
     Config: ``trial`` (canonical JSON of the TrialSpec), ``folder`` (where its checkpoints go), ``stimuli`` (the banks'
-    folder), ``threads``. A variant that has checkpoints in its folder continues from the newest whole one, and reports
-    that one again first, lest its report was lost with the worker that made it.
+    folder), ``threads``, ``seconds`` (trained so far). A variant that has checkpoints in its folder continues from the
+    newest whole one, and reports that one again first, lest its report was lost with the worker that made it.
+
+    A result holds one JSON text, so that Tune passes it on as it is.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.lock.close()
         self._start(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        started = time.perf_counter()
         if self.restored:
             evaluation, self.restored = self.run.history[-1], False
         else:
-            evaluation = self.run.advance()
+            evaluation = self._timed(self.run.advance)
             self.run.save(self.checkpoints.folder)
         finished = self.run.finished
-        result: dict[str, Any] = {"evaluation": asdict(evaluation), "best_step": self.run.best_step, "done": finished}
+        report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": self.notes}
         if finished:
-            outcome = self.run.finish()
-            result["final"] = {
+            outcome = self._timed(self.run.finish)
+            report["final"] = {
                 "best_step": outcome.best_step,
                 "metrics": outcome.final.metrics,
                 "spread": outcome.final.spread,
@@ -53,19 +62,56 @@ class VariantTrainable(tune.Trainable):
                 "n": outcome.n,
                 "baselines": outcome.baselines,
                 "sampling": outcome.sampling,
+                "divergence": outcome.divergence,
+                "device": self.run.device.type,
+                "threads": torch.get_num_threads(),
             }
+        self.notes = []
+        report["seconds"] = self.seconds
+        return {"report": json.dumps(report), "done": finished}
+
+    def _timed(self, work: Callable[[], T]) -> T:
+        """Training and evaluation count as the trial's own time; checkpoints and start-up do not."""
+        started = time.perf_counter()
+        done = work()
         self.seconds += time.perf_counter() - started
-        result["training_seconds"] = self.seconds
-        return result
+        return done
+
+    def cleanup(self) -> None:
+        self.lock.close()
 
     def _start(self, config: dict[str, Any]) -> None:
-        trial = TrialSpec.parse(json.loads(config["trial"]))
-        self.checkpoints = CheckpointFolder(Path(config["folder"]) / "checkpoints")
-        self.seconds = 0.0
+        trial, folder = TrialSpec.parse(json.loads(config["trial"])), Path(config["folder"])
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _alone(folder / "trial.lock")
+        self.checkpoints = CheckpointFolder(folder / "checkpoints")
         # Ray shows an actor only the devices that it was given.
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         self.run = TrainingRun(trial, stimuli=Path(config["stimuli"]), device=device, threads=int(config["threads"]))
-        latest = self.checkpoints.latest()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            latest = self.checkpoints.latest()
+        self.notes = [str(warning.message) for warning in told]
         self.restored = latest is not None
         if latest is not None:
             self.run.restore(latest)
+        self.seconds = float(config["seconds"])
+
+
+def _alone(path: Path) -> IO[str]:
+    """The open file that holds a trial for this process; the system frees it when the process ends.
+
+    Raises:
+        TimeoutError: another process holds it.
+    """
+    file = path.open("w")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise TimeoutError(f"another process has held {path} for {LOCK_SECONDS:g} s") from None
+            time.sleep(0.05)

@@ -6,6 +6,7 @@ in the ledger alone.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -32,6 +33,8 @@ class BookSearcher(_StatelessForTune, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         config = self._book.next_trial()
+        if config is None and self._book.waits:
+            return None  # asked again when a trial has ended
         return Searcher.FINISHED if config is None else config  # pyright: ignore[reportReturnType] - as documented
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -52,12 +55,7 @@ class BookScheduler(_StatelessForTune, FIFOScheduler):
         self._book = book
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stops = self._book.decide(
-            trial.config["trial_id"],
-            step=result["evaluation/step"],
-            value=result[f"evaluation/metrics/{self._book.metric}"],
-            loss=result["evaluation/metrics/train/loss"],
-        )
+        stops = self._book.decide(trial.config["trial_id"], json.loads(result["report"])["evaluation"])
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 
 
@@ -71,7 +69,7 @@ class BookCallback(_StatelessForTune, Callback):
         self._book.started(trial.config["trial_id"])
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        self._book.reported(trial.config["trial_id"], result)
+        self._book.reported(trial.config["trial_id"], json.loads(result["report"]))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._book.failed(trial.config["trial_id"], _reason(trial))

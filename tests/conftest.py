@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.fixtures.banks import make_bank, small_stimuli, write_bank
+from tests.fixtures.processes import ray_folder as ray_folder
 from wmcore.stimuli.feature_bank import FeatureBank
 
 

@@ -58,14 +58,15 @@ def get_path(data: Mapping[str, Any], path: str) -> Any:
 
 
 def with_paths(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy of ``data`` in which each dotted path of ``values`` is set (missing mappings are made)."""
+    """A deep copy of ``data`` in which each dotted path of ``values`` is set (missing mappings are made); a whole
+    mapping before what lies inside it."""
     result = _copy(data)
-    for path, value in values.items():
+    for path, value in sorted(values.items(), key=lambda entry: entry[0].count(".")):
         *parents, last = path.split(".")
         node = result
         for part in parents:
             node = node.setdefault(part, {})
-        node[last] = value
+        node[last] = _copy(value)
     return result
 
 

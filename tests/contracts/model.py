@@ -97,6 +97,23 @@ class ModelContract:
         for value in model(inputs, record=spec.recordable()).recorded.values():
             assert (value.diff(dim=1).flatten(2).abs().sum(-1) > 0).all()
 
+    def test_the_default_state_stays_within_its_bound(
+        self, spec: ModelSpec, model: SequenceModel, inputs: Inputs
+    ) -> None:
+        """Weights that grow drive a state close to its bound and never beyond; without a bound it grows with them."""
+        name, bound = spec.recordable()[0], spec.state_bound()
+        peaks = []
+        for _ in range(3):
+            peaks.append(float(model(inputs, record=[name]).recorded[name].detach().abs().max()))
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(10)
+        if bound is None:
+            assert peaks[0] < peaks[1] < peaks[2]
+        else:
+            assert max(peaks) <= bound * (1 + 1e-9)
+            assert peaks[-1] > 0.9 * bound
+
     def test_without_a_generator_nothing_is_random(self, model: SequenceModel, inputs: Inputs) -> None:
         model.train()
         first = model(inputs).outputs

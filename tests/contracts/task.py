@@ -64,6 +64,7 @@ class TaskContract:
 
     def test_has_at_least_the_three_splits_and_says_what_each_holds(self, spec: TaskSpec, task: Task) -> None:
         assert {"train", "select", "test"} <= set(spec.split_names())
+        assert {"test"} <= set(spec.final_splits()) <= set(spec.split_names())
         assert tuple(task.splits) == tuple(spec.split_names())
         assert all(text.strip() for text in task.splits.values())
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.bookkeeper import Bookkeeper, trial_folder
+from sweeps.bookkeeper import Bookkeeper
+from sweeps.folder import trial_folder
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
 from tests.fixtures.sweeps import evaluation, final, new_folder, report, small_sweep, train
@@ -28,6 +29,9 @@ class Recorder:
 
     def reported(self, trial: TrialRecord, metrics: dict[str, float]) -> None:
         self._note("reported", trial, trial.step, metrics["select/accuracy"])
+
+    def noted(self, trial: TrialRecord) -> None:
+        self._note("noted", trial, trial.notes[-1])
 
     def ended(self, trial: TrialRecord) -> None:
         self._note(trial.state, trial)
@@ -76,7 +80,7 @@ def test_a_trial_from_plan_to_end(book):
         ("finished", 0),
     ]
     record = book.ledger.trials[trial_id]
-    assert record.result == {**final(0.8), "seconds": 0.1}
+    assert record.result == {**final(0.8), "seconds": 4.0}
     assert (record.step, record.reports[20]["select/accuracy"]) == (40, 0.6)
 
 
@@ -105,10 +109,11 @@ def test_a_stopped_trial_is_pruned_at_its_step(book):
 def test_a_diverged_trial_fails_with_a_reason_and_is_not_compared(book, loss):
     trial_id = book.next_trial()["trial_id"]
     book.started(trial_id)
-    assert book.decide(trial_id, 10, 0.9, loss)
+    assert book.decide(trial_id, evaluation(10, 0.9, loss))
     report(book, trial_id, 10, 0.9, loss)
     record = book.ledger.trials[trial_id]
-    assert (record.state, record.reason) == ("failed", "diverged: the training loss is not finite at step 10")
+    assert (record.state, record.reason) == ("failed", "diverged by step 10: nonfinite_loss in 1 of 1 replicates")
+    assert record.divergence == {"nonfinite_loss": 1}
     assert events(book, trial_id) == ["planned", "started", "reported", "failed"]
     assert all(rung == {} for rung in book.rule.rungs.values())
     # Also at the last step, where Tune does not ask.
@@ -194,8 +199,7 @@ class TestAdapters:
 
     def test_the_scheduler_asks_the_book(self, book):
         def result(accuracy: float, loss: float = 1.0) -> dict[str, Any]:
-            shown = evaluation(10, accuracy, loss)
-            return {"evaluation/step": 10, **{f"evaluation/metrics/{k}": v for k, v in shown["metrics"].items()}}
+            return {"report": json.dumps({"evaluation": evaluation(10, accuracy, loss)})}
 
         scheduler = BookScheduler(book)
         ids = [book.next_trial()["trial_id"] for _ in range(3)]
@@ -208,8 +212,8 @@ class TestAdapters:
     def test_the_callback_writes(self, book):
         callback, ids = BookCallback(book), [book.next_trial()["trial_id"] for _ in range(3)]
         callback.on_trial_start(1, [], self.Trial(ids[0]))
-        last = {"evaluation": evaluation(40, 0.7), "done": True, "final": final(0.7), "training_seconds": 1.0}
-        callback.on_trial_result(1, [], self.Trial(ids[0]), last)
+        last = {"evaluation": evaluation(40, 0.7), "done": True, "final": final(0.7), "notes": [], "seconds": 1.0}
+        callback.on_trial_result(1, [], self.Trial(ids[0]), {"report": json.dumps(last)})
         callback.on_trial_error(1, [], self.Trial(ids[1], "Traceback:\n  here\nValueError: it broke\n"))
         callback.on_trial_error(1, [], self.Trial(ids[2]))
         assert [t.state for t in book.ledger.in_order()] == ["finished", "failed", "failed"]

@@ -66,9 +66,9 @@ def test_folder_and_ledger_exist_before_ray_starts(monkeypatch, spec_file, tmp_p
 
 def test_a_folder_is_opened_again_as_it_was(tmp_path):
     spec = small_sweep()
-    folder, _ = open_folder(spec, tmp_path)
+    folder, _, _ = open_folder(spec, tmp_path)
     before = (folder / "ledger.jsonl").read_bytes()
-    again, ledger = open_folder(spec, tmp_path)
+    again, _, ledger = open_folder(spec, tmp_path)
     assert again == folder == tmp_path / "small"
     assert ledger.spec == spec.model_dump(mode="json")
     assert (folder / "ledger.jsonl").read_bytes() == before
@@ -76,7 +76,7 @@ def test_a_folder_is_opened_again_as_it_was(tmp_path):
 
 def test_a_changed_spec_is_refused_with_the_difference(monkeypatch, spec_file, tmp_path, capsys):
     monkeypatch.setattr(driver, "connected", lambda address: pytest.fail("Ray was started"))
-    folder, _ = open_folder(small_sweep(), tmp_path)
+    folder, _, _ = open_folder(small_sweep(), tmp_path)
     before = (folder / "ledger.jsonl").read_bytes()
     change = ["--set", "search.trials=6", "--set", "trial.training.optimizer.lr=0.5"]
     code = cli._run(["run", str(spec_file), "--storage", str(tmp_path), *change], debug=False)
@@ -108,7 +108,7 @@ def test_what_is_no_sweep_is_said(tmp_path, capsys):
 
 
 def test_a_second_driver_is_refused_and_a_dead_one_holds_nothing(tmp_path):
-    folder, _ = open_folder(small_sweep(), tmp_path)
+    folder, _, _ = open_folder(small_sweep(), tmp_path)
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)],
@@ -140,7 +140,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_holds_nothing(tmp_path):
 def test_two_drivers_that_start_together_begin_one_ledger(tmp_path, monkeypatch):
     """The second one reads the folder before the first has written, and must not write over it."""
     spec = small_sweep()
-    folder, first = open_folder(spec, tmp_path)
+    folder, _, first = open_folder(spec, tmp_path)
     first.append("planned", number=0, trial_id="t", point={})
     reads = iter([True, False, False])
 
@@ -150,7 +150,7 @@ def test_two_drivers_that_start_together_begin_one_ledger(tmp_path, monkeypatch)
             self.path = path
 
     monkeypatch.setattr("sweeps.folder.Ledger", Late)
-    _, second = open_folder(spec, tmp_path)
+    _, _, second = open_folder(spec, tmp_path)
     assert list(second.trials) == ["t"]
     assert list(Ledger(folder / "ledger.jsonl").trials) == ["t"]
 
@@ -165,7 +165,7 @@ def test_storage_that_is_a_file_is_bad_input(tmp_path):
 
 def test_trials_without_their_ledger_are_not_run_over(tmp_path):
     spec = small_sweep()
-    folder, _ = open_folder(spec, tmp_path)
+    folder, _, _ = open_folder(spec, tmp_path)
     (folder / "trials").mkdir()
     (folder / "ledger.jsonl").unlink()
     with pytest.raises(InputError, match=r"holds trials but not the ledger"):

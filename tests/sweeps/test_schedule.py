@@ -28,6 +28,7 @@ def play(rule: Asha, curves: list[list[float]], turns: list[int]) -> list[TrialR
         # Tune does not ask the scheduler about a last result.
         stopped = step < STEPS and rule.stops(trial.trial_id, step, value)
         trial.reports[step] = {"select/a": None if math.isnan(value) else value, "train/loss": 1.0}
+        trial.replicates[step] = [trial.reports[step]["select/a"]]
         trial.step = step
         trial.state = "pruned" if stopped else "finished" if step == STEPS else "running"
     return trials
@@ -137,7 +138,7 @@ def test_any_history_obeys_the_rule_and_its_replay_gives_the_same_rungs(data, mo
             assert score == (-math.inf if shown is None else sign * shown)
 
     again = Asha(grace, reduction, STEPS, mode)
-    replay(again, trials, "select/a")
+    replay(again, trials, NoSchedulerSpec(), ObjectiveSpec(metric="select/a"))
     assert again.rungs == live.rungs
     # And so the same decisions from here on.
     assert again.stops("new", grace, 0.5) == live.stops("new", grace, 0.5)
@@ -149,9 +150,9 @@ def _stopped_at(trials: list[TrialRecord], name: str, step: int) -> bool:
 
 
 def test_a_diverged_report_was_never_judged_and_is_not_replayed():
-    """The bookkeeper ends a trial whose loss is not finite without asking the rule."""
-    diverged = TrialRecord(0, "t", {}, state="failed", step=10)
-    diverged.reports[10] = {"select/a": 0.9, "train/loss": None}
+    """The bookkeeper ends a trial that has diverged without asking the rule."""
+    diverged = TrialRecord(0, "t", {}, state="failed", step=10, divergence={"nonfinite_loss": 1})
+    diverged.replicates[10] = [0.9]
     rule = Asha(10, 2, 40, "max")
-    replay(rule, [diverged], "select/a")
+    replay(rule, [diverged], NoSchedulerSpec(), ObjectiveSpec(metric="select/a"))
     assert rule.rungs == {10: {}, 20: {}}

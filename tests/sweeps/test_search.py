@@ -11,18 +11,35 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.bookkeeper import Bookkeeper
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, TrialRecord
 from sweeps.search import Study
 from sweeps.spec import SearchSpec
 from tests.fixtures.sweeps import new_folder, report, small_sweep, train
 
-SAMPLERS = {"tpe": {"kind": "tpe", "seed": 5, "startup_trials": 2}, "random": {"kind": "random", "seed": 5}}
-SPACE = {
-    "model.cell": {"choice": ["vanilla", "gru"]},
+NUMBERS = {
     "training.optimizer.lr": {"loguniform": [1.0e-4, 3.0e-2]},
     "model.hidden_size": {"int": [8, 32]},
     "model.dropout": {"uniform": [0.0, 0.4]},
 }
+SPACE = {
+    "model.cell": {"choice": ["vanilla", "gru"]},
+    **NUMBERS,
+    "training.optimizer.weight_decay": {"loguniform": [1.0e-5, 1.0e-2], "when": {"model.cell": "gru"}},
+}
+CELLS = {
+    "model.cell": {"choice": ["vanilla", "gru"]},
+    "model.hidden_size": {"quantised": [8, 32, 8]},
+    "training.batch_size": {"choice": [4, 8, 16], "when": {"model.cell": "gru"}},
+}
+SAMPLERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tpe": ({"kind": "tpe", "seed": 5, "startup_trials": 2}, SPACE),
+    "random": ({"kind": "random", "seed": 5}, SPACE),
+    "grid": ({"kind": "grid", "seed": 5}, CELLS),
+    "sobol": ({"kind": "sobol", "seed": 5}, SPACE),
+    "cmaes": ({"kind": "cmaes", "seed": 5, "population": 4}, NUMBERS),
+    "nsga2": ({"kind": "nsga2", "seed": 5, "population": 4}, SPACE),
+}
+"""Each with a space that it takes."""
 
 
 def search(**changes: Any) -> SearchSpec:
@@ -32,6 +49,16 @@ def search(**changes: Any) -> SearchSpec:
 def new_book(folder: Path, **changes: Any) -> Bookkeeper:
     spec = small_sweep(**{"search.space": SPACE, **changes})
     return Bookkeeper(spec, new_folder(spec, folder), folder / "stimuli", [])
+
+
+def asked(study: Study, numbers: list[int]) -> list[dict[str, Any]]:
+    """The points that a study suggests for these trials, one after the other."""
+    points = []
+    for number in numbers:
+        suggestion = next(study.suggestions(number))
+        study.bind(suggestion, f"trial {number}")
+        points.append(suggestion.point)
+    return points
 
 
 def held(study: Study) -> list[tuple]:
@@ -49,6 +76,11 @@ def test_a_live_study_is_told_every_outcome(tmp_path):
     book.failed(ids[3], "the worker died")
 
     finished, pruned, diverged, broken, waiting = book.study.study.trials
+    assert [t.user_attrs.get("reason") for t in (diverged, broken)] == [
+        "diverged by step 10: nonfinite_loss in 1 of 1 replicates",
+        "the worker died",
+    ]
+    assert diverged.user_attrs["nonfinite_loss"] == 1
     assert (finished.state, finished.value) == (TrialState.COMPLETE, 0.9)  # its best report
     assert finished.intermediate_values == {10: 0.6, 20: 0.9, 30: 0.7, 40: 0.8}
     assert pruned.state is TrialState.PRUNED
@@ -81,32 +113,37 @@ def test_a_trial_without_one_finite_value_fails_with_a_reason(tmp_path):
     assert Study(book.spec.search, Ledger(book.ledger.path).in_order()).study.trials[0].state is TrialState.FAIL
 
 
-def test_random_suggestions_are_a_pure_function_of_seed_number_and_attempt():
-    def points(study: Study, numbers: list[int], attempt: int = 0) -> dict[int, dict]:
-        return {number: study.point(study.ask(number, attempt)) for number in numbers}
-
-    spec = search(sampler=SAMPLERS["random"])
-    numbers = list(range(12))
-    forwards, backwards = points(Study(spec), numbers), points(Study(spec), numbers[::-1])
-    assert forwards == backwards
-    for name in SPACE:
-        assert len({json.dumps(point[name]) for point in forwards.values()}) > 1
-    assert len({p["training.optimizer.lr"] for p in forwards.values()}) == 12
-    other_attempt = points(Study(spec), numbers, attempt=1)
-    other_seed = points(Study(search(sampler={"kind": "random", "seed": 6})), numbers)
-    for number in numbers:
-        assert forwards[number] != other_attempt[number]
-        assert forwards[number] != other_seed[number]
+@pytest.mark.parametrize("sampler", ["random", "grid", "sobol"])
+def test_suggestions_of_a_sequence_depend_on_the_seed_and_the_number_of_trials_alone(sampler):
+    spec, space = SAMPLERS[sampler]
+    of_seed = {
+        seed: asked(Study(search(sampler={**spec, "seed": seed}, space=space, trials=12)), list(range(12)))
+        for seed in (5, 6)
+    }
+    assert len({json.dumps(point) for point in of_seed[5]}) == 12
+    assert of_seed[5] != of_seed[6]
+    # Outcomes do not matter, and neither does what is still running.
+    told = Study(search(sampler=spec, space=space, trials=12))
+    for number, point in enumerate(of_seed[5]):
+        suggestion = next(told.suggestions(number))
+        assert suggestion.point == point
+        told.bind(suggestion, f"{number}")
+        if number % 3:
+            told.tell(TrialRecord(number, f"{number}", point, state="failed", reason="broke"))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_rebuilt_study_equals_the_live_one_and_goes_on_as_it_would(tmp_path, sampler):
-    changes = {
-        "search.sampler": SAMPLERS[sampler],
-        "search.trials": 20,
-        "search.scheduler": {"kind": "asha", "grace": 10, "reduction": 2},
-    }
-    book = new_book(tmp_path, **changes)
+    spec, space = SAMPLERS[sampler]
+    book = new_book(
+        tmp_path,
+        **{
+            "search.sampler": spec,
+            "search.space": space,
+            "search.trials": 16,
+            "search.scheduler": {"kind": "asha", "grace": 10, "reduction": 2},
+        },
+    )
     for i in range(9):
         trial_id = book.next_trial()["trial_id"]
         match i:
@@ -118,39 +155,56 @@ def test_a_rebuilt_study_equals_the_live_one_and_goes_on_as_it_would(tmp_path, s
                 report(book, trial_id, 10, 0.95)  # running
             case _:
                 train(book, trial_id, [0.5 + 0.04 * ((7 * i) % 11), *[0.6 + 0.01 * i] * 3])
-    states = [t.state for t in book.ledger.in_order()]
-    assert {"finished", "pruned", "failed", "planned", "running"} == {*states, "running"}
     records = Ledger(book.ledger.path).in_order()
+    assert {"finished", "pruned", "failed", "planned"} == {t.state for t in records}
     rebuilt = Study(book.spec.search, records)
     assert held(rebuilt) == held(book.study)
 
     before = {json.dumps(t.point) for t in records}
-    live, again = ([s.point(s.ask(number, 0)) for number in range(9, 15)] for s in (book.study, rebuilt))
+    live, again = (asked(study, list(range(9, 15))) for study in (book.study, rebuilt))
     assert live == again
     assert not before & {json.dumps(point) for point in again}
     assert len({json.dumps(point) for point in again}) == 6
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["cmaes", "nsga2"])
+def test_an_evolution_goes_on_where_it_was(tmp_path, sampler):
+    """Killed after every trial, it suggests what it would have without: its generations come from the ledger."""
+
+    def climb(folder: Path, killed: bool) -> list[dict[str, Any]]:
+        spec = {"kind": sampler, "seed": 2, "population": 6}
+        changes = {"search.sampler": spec, "search.space": NUMBERS, "search.trials": 60}
+        book = new_book(folder, **{**changes, "search.scheduler": {"kind": "none"}})
+        for _ in range(60):
+            if killed:
+                book = Bookkeeper(book.spec, book.folder, book.stimuli, [])
+            trial_id = book.next_trial()["trial_id"]
+            train(book, trial_id, [goodness(book.ledger.trials[trial_id].point)] * 4)
+        return [trial.point for trial in book.ledger.in_order()]
+
+    def goodness(point: dict[str, Any]) -> float:
+        return 1 - abs(math.log(point["training.optimizer.lr"] / 3e-3)) / 10 - abs(point["model.dropout"] - 0.1)
+
+    whole = climb(tmp_path / "whole", killed=False)
+    assert climb(tmp_path / "killed", killed=True) == whole
+    first, last = ([goodness(point) for point in part] for part in (whole[:12], whole[-12:]))
+    assert sum(last) > sum(first)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "sobol", "grid", "nsga2"])
 def test_a_used_up_space_ends_without_training_anything_twice(tmp_path, sampler):
-    space = {"model.cell": {"choice": ["vanilla", "gru"]}, "model.hidden_size": {"int": [8, 10]}}
-    changes = {
-        "search.space": space,
-        "search.sampler": SAMPLERS[sampler],
-        "search.trials": 50,
-        "search.scheduler": {"kind": "none"},
-    }
-    book = new_book(tmp_path, **changes)
+    spec = SAMPLERS[sampler][0]
+    changes = {"search.space": CELLS, "search.sampler": spec, "search.scheduler": {"kind": "none"}}
+    book = new_book(tmp_path, **changes, **{"search.trials": 16 if sampler == "grid" else 50})
     ids = []
     while (config := book.next_trial()) is not None:
         ids.append(config["trial_id"])
         train(book, ids[-1], [0.5, 0.6, 0.7, 0.8])
-    assert len(ids) == len(set(ids)) == 6
+    assert len(ids) == len(set(ids)) == 4 + 4 * 3
     assert book.remaining == 0
     events = [json.loads(line) for line in book.ledger.path.read_text().splitlines()]
-    assert [e["event"] for e in events].count("exhausted") == 1
-    assert events[-1]["event"] == "exhausted"
-    assert "6 different trials" in events[-1]["reason"]
+    assert [e["event"] for e in events].count("exhausted") == (sampler != "grid")
+    assert sampler == "grid" or "16 different trials" in events[-1]["reason"]
     assert book.next_trial() is None
     assert len(book.ledger.path.read_text().splitlines()) == len(events)
     # A driver that starts again knows it, too.
@@ -162,7 +216,7 @@ def test_a_used_up_space_ends_without_training_anything_twice(tmp_path, sampler)
 def test_different_points_that_make_the_same_trial_are_one_trial(tmp_path):
     """N-back sorts its features, so that both orders are the same variant."""
     space = {"task.features": {"choice": [["location", "category"], ["category", "location"]]}}
-    book = new_book(tmp_path, **{"search.space": space, "search.trials": 2, "search.sampler": SAMPLERS["random"]})
+    book = new_book(tmp_path, **{"search.space": space, "search.trials": 2, "search.sampler": SAMPLERS["random"][0]})
     first = book.next_trial()
     assert book.next_trial() is None
     assert list(book.ledger.trials) == [first["trial_id"]]

@@ -1,12 +1,10 @@
-"""The training loop: interrupted equals uninterrupted, paired variants, the best-weights rule, intervals, learning."""
+"""The training loop: interrupted equals uninterrupted, the best-weights rule, intervals, learning."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,63 +12,16 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from tests.contracts.task import same_batch
-from tests.fixtures.banks import small_stimuli
+from tests.fixtures.variants import assert_same, assert_same_weights, to_the_end, trial_of, weights_of
 from wmcore.errors import InputError
-from wmcore.models.rnn import RNNSpec
 from wmcore.tasks.base import Task
-from wmcore.tasks.nback import NBackSpec
 from wmcore.tasks.nback_sampling import FrameSampler
-from wmcore.training.checkpoint import CheckpointFolder, build_model
-from wmcore.training.fit import Evaluation, FitResult, TrainingRun, fit
+from wmcore.training.checkpoint import CheckpointFolder
+from wmcore.training.fit import Evaluation, TrainingRun, fit
 from wmcore.training.intervals import over_replicates, over_trials
-from wmcore.training.trial_spec import AdamWSpec, EvaluationSpec, TrainingSpec, TrialSpec
 from wmcore.trials import TrialBatch
 
 GOLDEN = Path(__file__).parent / "golden" / "nback_gru.txt"
-
-
-def trial_of(
-    model: dict | None = None, task: dict | None = None, lr: float = 3e-3, grad_clip: float | None = 1.0, **fields: Any
-) -> TrialSpec:
-    """A small variant; 25 steps of 12 trials, evaluated every 10 (which divides neither 25 nor the blocks of 16)."""
-    evaluation = {"every_steps": 10, "trials": 64, "test_trials": 80, **fields.pop("evaluation", {})}
-    training = {"steps": 25, "batch_size": 12, **fields.pop("training", {})}
-    return TrialSpec(
-        task=NBackSpec(**{"stimuli": small_stimuli(), "n": (1, 2), **(task or {})}),
-        model=RNNSpec(
-            **{"hidden_size": 10, "trunk_size": 12, "reduction_channels": 4, "dropout": 0.1, **(model or {})}
-        ),
-        training=TrainingSpec(optimizer=AdamWSpec(lr=lr), grad_clip=grad_clip, **training),
-        evaluation=EvaluationSpec(**evaluation),
-        **fields,
-    )
-
-
-def weights_of(run: TrainingRun) -> list[dict[str, Tensor]]:
-    return [{name: value.clone() for name, value in model.state_dict().items()} for model in run.models]
-
-
-def assert_same_weights(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]]) -> None:
-    assert len(a) == len(b)
-    for one, other in zip(a, b, strict=True):
-        assert one.keys() == other.keys()
-        assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-def assert_same(a: FitResult, b: FitResult) -> None:
-    """Bit by bit; repr, so that NaN equals NaN."""
-    assert repr(a) == repr(b)
-
-
-def to_the_end(run: TrainingRun, folder: Path | None = None) -> tuple[list[dict[str, Tensor]], FitResult]:
-    """The LAST weights and the result."""
-    while not run.finished:
-        run.advance()
-        if folder is not None:
-            run.save(folder)
-    last = weights_of(run)
-    return last, run.finish()
 
 
 # Interruption
@@ -156,99 +107,13 @@ def test_another_variants_checkpoint_is_refused(synthetic_stimuli: Path, tmp_pat
         TrainingRun(trial_of(lr=1e-3), [3], stimuli=synthetic_stimuli).restore(path)
 
 
-# Pairing
-
-
-def test_a_replicate_is_the_same_alone_and_in_lockstep(synthetic_stimuli: Path) -> None:
-    trial = trial_of(replicates=2)
-    pair = TrainingRun(trial, stimuli=synthetic_stimuli)
-    alone = TrainingRun(trial, [1], stimuli=synthetic_stimuli)
-    pair_weights, together = to_the_end(pair)
-    alone_weights, single = to_the_end(alone)
-    assert_same_weights(alone_weights, pair_weights[1:])
-    for both, one in zip(together.history, single.history, strict=True):
-        assert both.metrics.keys() == one.metrics.keys()
-        for name, values in both.replicates.items():
-            assert repr(values[1:]) == repr(one.replicates[name])
-            assert both.metrics[name] == pytest.approx(np.mean(values), nan_ok=True)
-            assert both.spread[name] == pytest.approx(np.std(values), nan_ok=True)
-    assert together.history[-1].replicates["train/loss"][0] != single.history[-1].replicates["train/loss"][0]
-    assert (together.interval_unit, together.n) == ("replicates", 2)
-    assert (single.interval_unit, single.n) == ("trials", 80)
-
-
-def drawn_by(trial: TrialSpec, stimuli: Path, seeds: list[int] | None = None) -> dict[str, list[TrialBatch]]:
-    """Everything that a whole training samples, by split, in order."""
-    run = TrainingRun(trial, seeds, stimuli=stimuli)
-    drawn: dict[str, list[TrialBatch]] = {}
-    sample: Callable[..., TrialBatch] = run.task.sample
-
-    def spy(batch_size: int, generator: torch.Generator, split: str) -> TrialBatch:
-        batch = sample(batch_size, generator, split)
-        drawn.setdefault(split, []).append(batch)
-        return batch
-
-    run.task.sample = spy
-    to_the_end(run)
-    return drawn
-
-
-def test_variants_meet_the_same_trials(synthetic_stimuli: Path) -> None:
-    one = drawn_by(trial_of(model={"cell": "vanilla", "dropout": 0.0}), synthetic_stimuli)
-    other = drawn_by(trial_of(model={"cell": "lstm", "hidden_size": 7, "dropout": 0.5}, lr=1e-4), synthetic_stimuli)
-    assert one.keys() == other.keys()
-    for split, batches in one.items():
-        assert len(batches) == len(other[split])
-        assert all(same_batch(a, b) for a, b in zip(batches, other[split], strict=True))
-    for changed in (drawn_by(trial_of(seed=1), synthetic_stimuli), drawn_by(trial_of(), synthetic_stimuli, [1])):
-        for split, batches in one.items():
-            assert not any(same_batch(a, b) for a, b in zip(batches, changed[split], strict=True))
-
-
-def test_new_trials_at_every_step_and_fixed_ones_at_every_evaluation(synthetic_stimuli: Path) -> None:
-    drawn = drawn_by(trial_of(), synthetic_stimuli)
-    # 25 steps in blocks of 16 batches.
-    first, second = drawn["train"]
-    assert not same_batch(first, second)
-    images = torch.cat([batch.conditions["image"] for batch in drawn["train"]])
-    assert len(images.unique(dim=0)) == len(images) == 2 * 16 * 12
-    # 64 for all evaluations, 80 for the end.
-    assert [batch.size for batch in drawn["select"]] == [64, 80]
-    assert [batch.size for batch in drawn["test"]] == [80]
-
-
-def test_noise_is_new_at_every_step_and_replicate_and_absent_from_evaluation(synthetic_stimuli: Path) -> None:
-    run = TrainingRun(trial_of(replicates=2), stimuli=synthetic_stimuli)
-    seeds: list[int | None] = []
-
-    def spy(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        noise = kwargs.get("generator")
-        seeds.append(None if noise is None else noise.initial_seed())
-
-    for model in run.models:
-        model.register_forward_pre_hook(spy, with_kwargs=True)
-    run.advance()
-    training, evaluation = seeds[:20], seeds[20:]
-    assert None not in training
-    assert len(set(training)) == 20
-    assert set(evaluation) == {None}
-
-
-def test_initial_weights_are_a_function_of_seed_and_replicate() -> None:
-    base = build_model(trial_of(), 0).state_dict()
-    same = build_model(trial_of(lr=1e-4), 0).state_dict()
-    assert all(torch.equal(value, same[name]) for name, value in base.items())
-    for other in (build_model(trial_of(), 1), build_model(trial_of(seed=1), 0)):
-        assert not torch.equal(other.state_dict()["readout.weight"], base["readout.weight"])
-
-
 # Which weights count
 
 
 def scripted(run: TrainingRun, values: list[float], name: str = "select/accuracy") -> None:
     """Evaluations on ``select`` give these values while training."""
     left = iter(values)
-    run.evaluate = lambda split, trials: Evaluation(run.step, {name: next(left)}, {name: 0.0}, {name: [0.0]})
+    run.evaluate = lambda split, trials: Evaluation(run.step, replicates={name: [next(left)]})
 
 
 @pytest.mark.parametrize(
@@ -361,6 +226,7 @@ def test_the_result_covers_every_split(synthetic_stimuli: Path) -> None:
     assert not math.isnan(result.intervals["test/accuracy_all_steps"][0])
     assert set(result.history[0].metrics) == {
         "train/loss",
+        "train/grad_norm",
         *(f"select/{name}" for name in trial.task.metric_names()),
     }
 

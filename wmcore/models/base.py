@@ -43,6 +43,10 @@ class ModelSpec(Spec, ABC):
         """State names that ``SequenceModel.forward`` can record; the first is the default."""
 
     @abstractmethod
+    def state_bound(self) -> float | None:
+        """The largest absolute value that the default recordable state can take; None where it has no bound."""
+
+    @abstractmethod
     def build(self, inputs: Mapping[str, InputChannel], output_size: int, generator: torch.Generator) -> SequenceModel:
         """A freshly initialised network for a task's inputs; every weight is drawn from ``generator``."""
 

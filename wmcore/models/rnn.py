@@ -35,6 +35,9 @@ class RNNSpec(ModelSpec):
     def recordable(self) -> tuple[str, ...]:
         return ("h", "c") if self.cell == "lstm" else ("h",)
 
+    def state_bound(self) -> float:
+        return 1.0  # h is a tanh, a mean of tanh values, or a tanh times a gate
+
     def build(self, inputs: Mapping[str, InputChannel], output_size: int, generator: torch.Generator) -> RNN:
         return RNN(self, inputs, output_size, generator)
 

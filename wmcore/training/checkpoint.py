@@ -183,6 +183,14 @@ class CheckpointFolder:
         """The directory of the checkpoint of a step."""
         return self.folder / _STEP.format(step)
 
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there and can be read."""
+        try:
+            load_checkpoint(self.at(step)).check_whole()
+        except InputError:
+            return False
+        return True
+
     def latest(self) -> Path | None:
         """The newest checkpoint that a run can continue from (it and the best one are whole), or None."""
         for step in reversed(self.steps()):

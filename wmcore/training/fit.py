@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,32 +16,17 @@ from wmcore.models.base import SequenceModel
 from wmcore.seeding import generator
 from wmcore.tasks.base import Task
 from wmcore.training.checkpoint import Checkpoint, CheckpointFolder, build_model, load_checkpoint
+from wmcore.training.divergence import activity_kinds, at_chance, count, fatal_kind
+from wmcore.training.evaluation import Evaluation, outputs_of, scores, states_of, summary
 from wmcore.training.intervals import Interval, over_replicates, over_trials
 from wmcore.training.trial_spec import TrialSpec
-from wmcore.trials import Lookup, TrialBatch, of_trials
+from wmcore.trials import Lookup, TrialBatch
 
 _AHEAD = 16
 """Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
 exact quotas hold over such a block; variants meet the same training trials if their batch sizes are equal."""
-_CHUNK = 512
-"""Trials per forward pass of an evaluation: bounds memory, changes nothing else."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The figures of one step.
-
-    Attributes:
-        step: optimiser steps done.
-        metrics: ``<split>/<name>`` -> mean over replicates.
-        spread: the same names -> standard deviation over replicates (0 for one).
-        replicates: the same names -> the value of each replicate.
-    """
-
-    step: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    spread: dict[str, float] = field(default_factory=dict)
-    replicates: dict[str, list[float]] = field(default_factory=dict)
+_PROBE = 64
+"""Select trials on which a network's activity is judged: enough to show every unit, and cheap beside an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +41,8 @@ class FitResult:
         n: how many of those units.
         baselines: split -> policy -> metric -> score on the same trials (replicate 0's).
         sampling: split -> achieved rates of the sampling.
+        divergence: kind -> number of replicates that show it with the best weights: silent and saturated on ``select``,
+            at_chance on ``test``. What was fatal on the way is in the history.
     """
 
     history: list[Evaluation]
@@ -67,6 +53,7 @@ class FitResult:
     n: int
     baselines: dict[str, dict[str, dict[str, float]]]
     sampling: dict[str, dict[str, float]]
+    divergence: dict[str, int]
 
 
 class TrainingRun:
@@ -114,17 +101,22 @@ class TrainingRun:
         """Trains to the next multiple of ``evaluation.every_steps`` (or the last step) and evaluates on ``select``."""
         every, last = self.trial.evaluation.every_steps, self.trial.training.steps
         target = min((self.step // every + 1) * every, last)
-        losses = torch.zeros(len(self.models), device=self.device)
+        sums = torch.zeros(2, len(self.models), device=self.device)
         steps = target - self.step
         for step in range(self.step, target):
             for i, (r, model, optimizer) in enumerate(zip(self.seeds, self.models, self.optimizers, strict=True)):
-                losses[i] += self._update(r, model, optimizer, step)
+                loss, grad_norm = self._update(r, model, optimizer, step)
+                sums[0, i] += loss
+                sums[1, i] += grad_norm
         self.step = target
-        evaluation = self.evaluate("select", self.trial.evaluation.trials)
-        train_loss = [float(loss) / steps for loss in losses]
-        evaluation.replicates["train/loss"] = train_loss
-        evaluation.metrics["train/loss"] = float(np.mean(train_loss))
-        evaluation.spread["train/loss"] = float(np.std(train_loss))
+        losses, grad_norms = ([value / steps for value in row] for row in sums.tolist())
+        found = self.evaluate("select", self.trial.evaluation.trials)
+        fatal = [fatal_kind(*pair, self.trial.training.divergence) for pair in zip(losses, grad_norms, strict=True)]
+        evaluation = summary(
+            self.step,
+            {**found.replicates, "train/loss": losses, "train/grad_norm": grad_norms},
+            count([*fatal, *self._activity_kinds()]),
+        )
         self.history.append(evaluation)
         if self._is_best():
             self.best_step, self._best_weights = self.step, self._weights()
@@ -132,42 +124,37 @@ class TrainingRun:
 
     def evaluate(self, split: str, trials: int) -> Evaluation:
         """The task's metrics on fixed trials of a split, with the present weights."""
-        batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
-        outputs = [_outputs(model, batch) for model, batch in zip(self.models, batches, strict=True)]
-        return self._evaluation(split, batches, outputs)
+        batches, outputs = self._shown(split, trials)
+        return summary(self.step, scores(self.task, batches, outputs, f"{split}/"))
 
     def finish(self) -> FitResult:
         """The task's final splits, with the weights that were best on the selection split."""
         for model, weights in zip(self.models, self._best_weights, strict=True):
             model.load_state_dict(weights)
-        several, trials = len(self.seeds) > 1, self.trial.evaluation.test_trials
-        final = Evaluation(self.step)
-        intervals, baselines, sampling = {}, {}, {}
-        proportions, least = self.trial.task.proportions(), self.trial.task.least_trials()
+        rule, several = self.trial.evaluation, len(self.seeds) > 1
+        kinds = self._activity_kinds()
+        values, intervals, baselines, sampling = {}, {}, {}, {}
         for split in self.trial.task.final_splits():
-            batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
-            outputs = [_outputs(model, batch) for model, batch in zip(self.models, batches, strict=True)]
-            found = self._evaluation(split, batches, outputs)
-            for name in ("metrics", "spread", "replicates"):
-                getattr(final, name).update(getattr(found, name))
-            bare = {name.removeprefix(f"{split}/"): values for name, values in found.replicates.items()}
-            if several:
-                own = over_replicates(bare, proportions)
-            else:
-                estimates = {name: values[0] for name, values in bare.items()}
-                own = over_trials(self.task, outputs[0], batches[0], estimates, proportions, trials // least)
+            batches, outputs = self._shown(split, rule.test_trials)
+            found = scores(self.task, batches, outputs)
+            each = self._over_trials(batches, outputs, found) if split == "test" or not several else []
+            if split == "test":
+                kinds += self._at_chance(batches, each)
+            own = over_replicates(found, self.trial.task.proportions()) if several else each[0]
+            values |= {f"{split}/{name}": value for name, value in found.items()}
             intervals |= {f"{split}/{name}": interval for name, interval in own.items()}
             baselines[split] = self.task.baselines(batches[0])
             sampling[split] = self.task.sampling_summary(batches[0])
         return FitResult(
             history=self.history,
             best_step=self.best_step,
-            final=final,
+            final=summary(self.step, values),
             intervals=intervals,
             interval_unit="replicates" if several else "trials",
-            n=len(self.seeds) if several else trials,
+            n=len(self.seeds) if several else rule.test_trials,
             baselines=baselines,
             sampling=sampling,
+            divergence=count(kinds),
         )
 
     def save(self, folder: Path) -> Path:
@@ -208,8 +195,10 @@ class TrainingRun:
         for r, model in zip(self.seeds, self.models, strict=True):
             model.load_state_dict(checkpoint.weights(r))
 
-    def _update(self, r: int, model: SequenceModel, optimizer: torch.optim.Optimizer, step: int) -> Tensor:
-        """One optimiser step of one replicate; the detached loss."""
+    def _update(
+        self, r: int, model: SequenceModel, optimizer: torch.optim.Optimizer, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """One optimiser step of one replicate; the detached loss, and the norm of its gradient before clipping."""
         training = self.trial.training
         batch = self._training_batch(r, step)
         noise = generator(self.trial.seed, "replicate", r, "noise", step, device=self.device)
@@ -218,9 +207,11 @@ class TrainingRun:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if training.grad_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), training.grad_clip)
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), training.grad_clip)
+        else:
+            grad_norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
         optimizer.step()
-        return loss.detach()
+        return loss.detach(), grad_norm
 
     def _training_batch(self, r: int, step: int) -> TrialBatch:
         """The trials of one optimiser step: a pure function of (seed, r, step)."""
@@ -248,18 +239,42 @@ class TrainingRun:
                 batch.inputs[name] = Lookup(self._tables[key], value.index)
         return batch.to(self.device)
 
-    def _evaluation(self, split: str, batches: Sequence[TrialBatch], outputs: Sequence[Tensor]) -> Evaluation:
-        """The metrics of each replicate's outputs, with mean and spread."""
-        values: dict[str, list[float]] = {}
-        for shown, batch in zip(outputs, batches, strict=True):
-            for name, value in self.task.metrics(shown, batch).items():
-                values.setdefault(f"{split}/{name}", []).append(value)
-        return Evaluation(
-            self.step,
-            metrics={name: float(np.mean(v)) for name, v in values.items()},
-            spread={name: float(np.std(v)) for name, v in values.items()},
-            replicates=values,
-        )
+    def _shown(self, split: str, trials: int) -> tuple[list[TrialBatch], list[Tensor]]:
+        """Each replicate's fixed trials of a split, and the outputs for them with the present weights."""
+        batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
+        return batches, [outputs_of(model, batch) for model, batch in zip(self.models, batches, strict=True)]
+
+    def _over_trials(
+        self, batches: Sequence[TrialBatch], outputs: Sequence[Tensor], found: Mapping[str, Sequence[float]]
+    ) -> list[dict[str, Interval]]:
+        """The intervals over trials of each replicate's metrics, which are ``found``."""
+        task = self.trial.task
+        each = []
+        for i, (batch, shown) in enumerate(zip(batches, outputs, strict=True)):
+            estimates = {name: values[i] for name, values in found.items()}
+            least = batch.size // task.least_trials()
+            each.append(over_trials(self.task, shown, batch, estimates, task.proportions(), least))
+        return each
+
+    def _at_chance(self, batches: Sequence[TrialBatch], each: Sequence[Mapping[str, Interval]]) -> list[str]:
+        """``at_chance`` once for each replicate of which the metric that decides the best weights says so."""
+        rule = self.trial.evaluation
+        name = rule.best_metric.removeprefix("select/")
+        return [
+            "at_chance"
+            for batch, intervals in zip(batches, each, strict=True)
+            if at_chance(intervals[name], self.task.baselines(batch)["chance"][name], rule.best_mode)
+        ]
+
+    def _activity_kinds(self) -> list[str]:
+        """What the present weights of each replicate show on a few select trials: silent, saturated or neither."""
+        spec = self.trial.model
+        found: list[str] = []
+        for r, model in zip(self.seeds, self.models, strict=True):
+            probe = self._fixed_batch(r, "select", self.trial.evaluation.trials).rows(0, _PROBE)
+            states = states_of(model, probe, spec.recordable()[0])
+            found += activity_kinds(states, spec.state_bound(), self.trial.training.divergence)
+        return found
 
     def _is_best(self) -> bool:
         rule = self.trial.evaluation
@@ -306,11 +321,3 @@ def fit(
         if report is not None:
             report(evaluation)
     return run.finish()
-
-
-def _outputs(model: SequenceModel, batch: TrialBatch) -> Tensor:
-    """(B, T, C) outputs of a large batch, without noise or gradients."""
-    starts = range(0, batch.size, _CHUNK)
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(of_trials(batch.inputs, start, start + _CHUNK)).outputs for start in starts])

@@ -12,6 +12,7 @@ from wmcore.models.base import ModelSpec
 from wmcore.registry import discriminated_union
 from wmcore.spec import Spec
 from wmcore.tasks.base import TaskSpec
+from wmcore.training.divergence import DivergenceSpec
 
 if TYPE_CHECKING:
     AnyTask = TaskSpec
@@ -42,6 +43,8 @@ class TrainingSpec(Spec):
     """The optimiser."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; null clips nothing."""
+    divergence: DivergenceSpec = DivergenceSpec()
+    """From where on a network counts as diverged."""
 
 
 class EvaluationSpec(Spec):
@@ -103,4 +106,14 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"evaluation.best_metric is {self.evaluation.best_metric!r}, but the task reports {', '.join(allowed)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _saturation_has_effect(self) -> TrialSpec:
+        chosen, default = self.training.divergence, DivergenceSpec()
+        for name in ("saturated_margin", "saturated_share"):
+            if self.model.state_bound() is None and getattr(chosen, name) != getattr(default, name):
+                raise ValueError(
+                    f"training.divergence.{name} has no effect: the units of this model have no bound. Leave it out"
+                )
         return self

@@ -1,0 +1,85 @@
+"""Two drivers for one sweep, and drivers that are interrupted."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures.driven import Driven, check_nothing_lost, check_reports_once, table, undisturbed, until
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+]
+CHANGES: dict[str, Any] = {
+    "search.sampler": {"kind": "random", "seed": 4},
+    "search.scheduler": {"kind": "none"},
+    "search.trials": 3,
+}
+
+
+def test_a_second_driver_is_refused_and_does_not_disturb_the_first(tmp_path, ray_folder):
+    sweep = Driven(tmp_path, ray_folder, {**CHANGES, "analyses": [], "recording": {}})
+    sweep.write_banks()
+    with sweep.driver() as first:
+        sweep.wait_for(first, lambda: len(sweep.events("reported")) > 0)
+        # Held, so that it cannot come to its end before the second one has tried.
+        os.kill(first.pid, signal.SIGSTOP)
+        try:
+            before = sweep.path.read_bytes()
+            codes = [sweep.run(), sweep.resume(), sweep.resume("--trials", "2")]
+            said = [line for line in sweep.output.splitlines() if line.startswith("Error: ")]
+            assert sweep.path.read_bytes() == before
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
+        assert codes == [2, 2, 2], sweep.output
+        assert len(said) == 3
+        for line in said:
+            assert line.startswith(f"Error: {sweep.folder} is being run by another driver (process {first.pid} on ")
+        assert first.wait(240) == 0, sweep.output
+    ledger = check_nothing_lost(sweep, planned=3, finished=3)
+    check_reports_once(sweep)
+    assert table(ledger) == table(undisturbed(sweep.spec, tmp_path / "undisturbed", sweep.stimuli))
+
+
+STAGES = ("Start Ray and MLflow", "Stimuli and features", "Train and search", "Record and analyse", "Write the report")
+LONGEST_S = {"Start Ray and MLflow": 3.0, "Stimuli and features": 3.0, "Record and analyse": 3.0}
+"""How far into a stage it is interrupted at most; the others right at their beginning."""
+
+
+def test_ctrl_c_at_any_stage(tmp_path, ray_folder):
+    sweep = Driven(tmp_path, ray_folder, CHANGES)
+    moments = np.random.default_rng(5)
+    for stage in STAGES:
+        # A terminal interrupts the whole group, a job server the driver alone.
+        for interrupt in (os.killpg, os.kill):
+            printed = len(sweep.output) if (tmp_path / "output.txt").exists() else 0
+            reports = len(sweep.events("reported"))
+            arguments = ("resume", str(sweep.folder)) if sweep.path.exists() else ()
+            with sweep.driver(*arguments) as process:
+                sweep.wait_for(process, lambda s=stage, n=printed: f"{s} ..." in sweep.output[n:])
+                if stage == "Train and search" and interrupt is os.kill:
+                    sweep.wait_for(process, lambda n=reports: len(sweep.events("reported")) > n)
+                time.sleep(moments.uniform(0, LONGEST_S.get(stage, 0)))
+                interrupt(process.pid, signal.SIGINT)
+                code = process.wait(60)
+            said = sweep.output[printed:]
+            assert code == 130, said
+            assert "Traceback" not in said
+            assert f"{stage}: done" not in said
+            last = said.rstrip().splitlines()[-1]
+            assert re.fullmatch(
+                rf"Interrupted\. Nothing is lost: `\S+ resume {re.escape(str(sweep.folder))}` goes on\.", last
+            )
+            until(sweep.is_empty, lambda s=stage: f"processes of stage {s} are left", 30)
+    assert sweep.resume() == 0, sweep.output
+    ledger = check_nothing_lost(sweep, planned=3, finished=3)
+    check_reports_once(sweep)
+    assert table(ledger) == table(undisturbed(sweep.spec, tmp_path / "undisturbed", sweep.stimuli))
+    assert (sweep.folder / "report" / "index.html").exists()
