@@ -213,13 +213,13 @@ def _draw_policies(axes: Axes, baselines: Mapping[str, Mapping[str, float]], fir
     """Each baseline at its two scores; a line where it has only one."""
     styles = zip(cycle(_MARKERS), cycle(_POLICY_LINES), strict=True)
     for (name, scores), (marker, line) in zip(baselines.items(), styles, strict=False):
-        style = {"color": "0.35", "label": name.replace("_", " ")}
+        label = name.replace("_", " ")
         if first in scores and other in scores:
-            axes.plot(scores[first], scores[other], marker, ms=7, **style)
+            axes.plot(scores[first], scores[other], marker, ms=7, color="0.35", label=label)
         elif first in scores:
-            axes.axvline(scores[first], ls=line, lw=1.2, **style)
+            axes.axvline(scores[first], ls=line, lw=1.2, color="0.35", label=label)
         elif other in scores:
-            axes.axhline(scores[other], ls=line, lw=1.2, **style)
+            axes.axhline(scores[other], ls=line, lw=1.2, color="0.35", label=label)
 
 
 def _directed(metric: str, objectives: Mapping[str, str]) -> str:

@@ -135,6 +135,8 @@ class Bookkeeper:
             return False
         found.copy_checkpoints(trial_folder(self.folder, trial.trial_id))
         self._end("reused", trial.trial_id, **found.event())
+        # Later trials are compared with it at every rung, as after a restart.
+        replay(self.rule, [self.ledger.trials[trial.trial_id]], self.spec.search.scheduler, self.spec.search.leading)
         return True
 
     def started(self, trial_id: str) -> None:

@@ -183,7 +183,10 @@ def _blame(error: InputError, spec: SweepSpec, point: Mapping[str, Any]) -> Inpu
     """The same fault, told about the entry of the space that causes it."""
     for path, value in point.items():
         if error.where == path and error.has_value and error.value == value:
-            return InputError(_entry(spec, path, value), error.rule, value=value, remedy=error.remedy)
+            remedy = error.remedy
+            if isinstance(value, float) and "must be an integer" in error.rule:
+                remedy = "Search it by int: [low, high]."
+            return InputError(_entry(spec, path, value), error.rule, value=value, remedy=remedy)
     for path, value in point.items():
         parent = path.removesuffix(".kind")
         if parent != path and error.where.startswith(parent + "."):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from sweeps.ledger import Ledger
 from sweeps.prior import known_trials
@@ -29,8 +31,9 @@ def export_optuna(spec: SweepSpec, ledger: Ledger, file: Path) -> int:
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{partial.resolve()}")
         study = optuna.create_study(study_name=spec.name, storage=storage, directions=held.directions)
-        metrics = [objective.metric for objective in spec.search.objectives]
-        study.set_metric_names(metrics)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([objective.metric for objective in spec.search.objectives])
         study.add_trials(held.trials)
         storage.engine.dispose()
         partial.rename(file)

@@ -26,7 +26,7 @@ def front(values: ArrayLike, signs: ArrayLike) -> NDArray[np.int64]:
     """
     # Adding 0 makes -0.0 equal to 0.0, which are different rows to numpy otherwise.
     scores = np.asarray(values, dtype=float) * np.asarray(signs, dtype=float) + 0.0
-    complete = ~np.isnan(scores).any(axis=1)
+    complete = np.flatnonzero(~np.isnan(scores).any(axis=1))
     distinct, which = np.unique(scores[complete], axis=0, return_inverse=True)
     found, rank = np.full(len(distinct), -1), 0
     # From the best in the first objective down: what dominates a row comes before it.
@@ -34,9 +34,9 @@ def front(values: ArrayLike, signs: ArrayLike) -> NDArray[np.int64]:
     while len(left):
         candidates = left
         while len(candidates):
-            member = candidates[0]
-            found[member] = rank
-            candidates = candidates[(distinct[candidates] > distinct[member]).any(axis=1)]
+            best = candidates[0]
+            found[best] = rank
+            candidates = candidates[(distinct[candidates] > distinct[best]).any(axis=1)]
         left = left[found[left] < 0]
         rank += 1
     ranks = np.full(len(scores), max(rank, 1))

@@ -68,10 +68,10 @@ def _check(spec: SweepSpec, folder: Path, trial: TrialRecord) -> Check:
         threads=int(trial.result.get("threads", 1)),
         stimuli=stimuli_folder(folder.parent),
     )
-    figures = {**asdict(result), **asdict(result.final)}
+    figures = {**asdict(result.final), **asdict(result)}
     wrong = [name for name in COMPARED if _plain(figures[name]) != trial.result.get(name)]
     wrong += ["reports"] if again != trial.reports else []
-    values = len(again) * len(next(iter(again.values()))) + sum(len(trial.result[name]) for name in ("metrics",))
+    values = sum(map(len, again.values())) + len(trial.result["metrics"])
     name = f"variant {trial.number} trains to the same bits"
     return Check(name, not wrong, f"{', '.join(wrong)} differ" if wrong else f"{values} figures, and all that follows")
 

@@ -3,6 +3,7 @@ trial's number. Nothing repeats after a resume, and no order of calls or number 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -65,8 +66,10 @@ class GridPoints:
         size = space.size()
         if size is None:
             raise TypeError("a grid needs a discrete space")
-        self._space, self._size = space, size
+        self._size = size
         self._places = None if seed is None else numpy_generator(seed, "grid").permutation(size)
+        self._values = {path: distribution.values() or () for path, distribution in space.items()}
+        self._conditional = any(distribution.when for _, distribution in space.items())
         self._listed: list[dict[str, Any]] = []
         self._cells = space.cells()
 
@@ -74,24 +77,20 @@ class GridPoints:
         if index >= self._size:
             return None
         place = index if self._places is None else int(self._places[index])
-        if any(distribution.when for _, distribution in self._space.items()):
-            return self._by_listing(place)
-        return self._by_digits(place)
+        return self._by_listing(place) if self._conditional else self._by_digits(place)
 
     def _by_digits(self, place: int) -> dict[str, Any]:
         """The digits of a cell's number, each to the base of its path's size."""
         point = {}
-        for path, distribution in reversed(list(self._space.items())):
-            values = distribution.values()
-            assert values is not None
+        for path, values in reversed(self._values.items()):
             place, digit = divmod(place, len(values))
-            point[path] = values[digit]
-        return {path: point[path] for path in self._space.paths}
+            point[path] = copy.deepcopy(values[digit])
+        return {path: point[path] for path in self._values}
 
     def _by_listing(self, place: int) -> dict[str, Any]:
         while len(self._listed) <= place:
             self._listed.append(next(self._cells))
-        return dict(self._listed[place])
+        return copy.deepcopy(self._listed[place])
 
 
 def point_sequence(spec: AnySampler, space: Space) -> PointSequence:

@@ -21,17 +21,18 @@ SECONDS = 1.0
 """Between two looks at a ledger that is followed."""
 _SHARE = 0.1
 """Of its time, that following a long ledger spends at most on reading and showing it: the cores are the sweep's."""
-_CLOSING_ROWS = 100
+_ROWS = 200
+"""Rows of a table that is printed once; the report has them all."""
 
 
 def show(folder: Path, console: Console) -> None:
-    """Prints once where a sweep stands. Writes nothing.
+    """Prints where a sweep stands. Writes nothing.
 
     Raises:
         InputError: it is not the folder of a sweep.
     """
     spec, ledger = read_folder(folder)
-    console.print(_view(spec, ledger, folder, holder(folder)))
+    console.print(_view(spec, ledger, folder, holder(folder), TrialsTable(spec, ledger, _ROWS)))
 
 
 def follow(folder: Path, console: Console, seconds: float = SECONDS) -> None:
@@ -48,7 +49,8 @@ def follow(folder: Path, console: Console, seconds: float = SECONDS) -> None:
 def _follow_live(folder: Path, console: Console, seconds: float) -> None:
     with Live(console=console, auto_refresh=False) as live:
         for spec, ledger, driver in _looks(folder, seconds):
-            live.update(_view(spec, ledger, folder, driver, limit=rows_that_fit(console)), refresh=True)
+            table = TrialsTable(spec, ledger, rows_that_fit(console), cut=True)
+            live.update(_view(spec, ledger, folder, driver, table), refresh=True)
 
 
 def _follow_plainly(folder: Path, console: Console, seconds: float) -> None:
@@ -80,7 +82,7 @@ def _looks(folder: Path, seconds: float) -> Iterator[tuple[SweepSpec, Ledger, st
 def closing(spec: SweepSpec, ledger: Ledger) -> RenderableType:
     """What a command that ran a sweep leaves on the terminal."""
     first, *rest = map(Text, lines(spec, ledger))
-    return Group(Text(), first, TrialsTable(spec, ledger, _CLOSING_ROWS), *rest)
+    return Group(Text(), first, TrialsTable(spec, ledger, _ROWS), *rest)
 
 
 def rows_that_fit(console: Console, beside: int = 0) -> int:
@@ -93,9 +95,8 @@ def rows_that_fit(console: Console, beside: int = 0) -> int:
     return max(4, console.height - lines_around - beside)
 
 
-def _view(spec: SweepSpec, ledger: Ledger, folder: Path, driver: str, limit: int | None = None) -> RenderableType:
-    texts = _texts(spec, ledger, folder, driver)
-    return Group(*map(Text, texts), TrialsTable(spec, ledger, limit, cut=limit is not None))
+def _view(spec: SweepSpec, ledger: Ledger, folder: Path, driver: str, table: TrialsTable) -> RenderableType:
+    return Group(*map(Text, _texts(spec, ledger, folder, driver)), table)
 
 
 def _texts(spec: SweepSpec, ledger: Ledger, folder: Path, driver: str) -> list[str]:

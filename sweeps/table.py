@@ -75,17 +75,45 @@ def test_metric(objective: ObjectiveSpec) -> str:
     return f"test/{objective.name}"
 
 
+def ranked(spec: SweepSpec, ledger: Ledger) -> list[tuple[TrialRecord, bool]]:
+    """All trials, the best first, and whether each is on the Pareto front: finished before pruned before the rest,
+    with several objectives the front before the others, then by the first objective, then by number."""
+    objective, trials = spec.search.leading, list(ledger.trials.values())
+    several = len(spec.search.objectives) > 1
+    members = front_members(trials, spec.search.objectives) if several else set()
+
+    def key(trial: TrialRecord) -> tuple[int, bool, float, int]:
+        best = trial.best(objective.metric, objective.mode)
+        worth = math.inf if best is None else -objective.sign * best[1]
+        return _ORDER[trial.state], trial.trial_id not in members, worth, trial.number
+
+    return [(trial, trial.trial_id in members) for trial in sorted(trials, key=key)]
+
+
 def variants(spec: SweepSpec, ledger: Ledger) -> list[Variant]:
-    """All trials, the best first: finished before pruned before the rest, with several objectives the Pareto front
-    before the others, then by the first objective, then by number."""
-    objectives = spec.search.objectives
-    members = front_members(list(ledger.trials.values()), objectives) if len(objectives) > 1 else set()
+    """The rows of all trials, in the order of ``ranked``."""
+    return [variant(spec, trial, front) for trial, front in ranked(spec, ledger)]
 
-    def key(row: Variant) -> tuple[int, bool, float, int]:
-        worth = math.inf if row.value is None else -spec.search.leading.sign * row.value
-        return _ORDER[row.state], not row.front, worth, row.number
 
-    return sorted((_row(spec, trial, trial.trial_id in members) for trial in ledger.trials.values()), key=key)
+def variant(spec: SweepSpec, trial: TrialRecord, front: bool) -> Variant:
+    """The row of a trial."""
+    leading, result = leading_score(spec, trial), trial.result or {}
+    values = trial.values(spec.search.objectives) or (None,) * len(spec.search.objectives)
+    others = (None if value is None else Score(value) for value in values[1:])
+    best = trial.best(spec.search.leading.metric, spec.search.leading.mode)
+    return Variant(
+        number=trial.number,
+        trial_id=trial.trial_id,
+        state=trial.state,
+        step=trial.step,
+        point=trial.point,
+        values=(leading, *others),
+        best_step=None if best is None else best[0],
+        tests=tuple(_final(result, test_metric(objective)) for objective in spec.search.objectives),
+        front=front,
+        source=trial.source,
+        note=note(spec, trial),
+    )
 
 
 def replicates_of(spec: SweepSpec, trial: TrialRecord) -> int:
@@ -107,28 +135,8 @@ def note(spec: SweepSpec, trial: TrialRecord) -> str:
     diverged = {kind: count for kind, count in trial.divergence.items() if count and kind not in trial.reason}
     parts += [f"{kind.replace('_', ' ')} {count}/{networks}" for kind, count in diverged.items()]
     before = trial.failures - (trial.state == "failed")
-    parts += [f"failed {before} time{'s' if before > 1 else ''} before"] if before > 0 else []
+    parts += [f"failed {'once' if before == 1 else f'{before} times'} before"] if before > 0 else []
     return "; ".join([*parts, *([trial.reason] if trial.reason else []), *trial.notes])
-
-
-def _row(spec: SweepSpec, trial: TrialRecord, front: bool) -> Variant:
-    leading, result = leading_score(spec, trial), trial.result or {}
-    values = trial.values(spec.search.objectives) or (None,) * len(spec.search.objectives)
-    others = (None if value is None else Score(value) for value in values[1:])
-    best = trial.best(spec.search.leading.metric, spec.search.leading.mode)
-    return Variant(
-        number=trial.number,
-        trial_id=trial.trial_id,
-        state=trial.state,
-        step=trial.step,
-        point=trial.point,
-        values=(leading, *others),
-        best_step=None if best is None else best[0],
-        tests=tuple(_final(result, test_metric(objective)) for objective in spec.search.objectives),
-        front=front,
-        source=trial.source,
-        note=note(spec, trial),
-    )
 
 
 def _final(result: Mapping[str, Any], metric: str) -> Score | None:
@@ -146,11 +154,6 @@ def baselines(objective: ObjectiveSpec, result: Mapping[str, Any] | None, split:
     """Policy -> its score on an objective's metric, on the very trials of a result (None: there are none)."""
     policies = result["baselines"].get(split, {}) if result is not None else {}
     return {name: scores[objective.name] for name, scores in policies.items() if scores.get(objective.name) is not None}
-
-
-def best_result(rows: Sequence[Variant], ledger: Ledger) -> dict[str, Any] | None:
-    """The result of the best finished variant; None where none has finished."""
-    return next((found for row in rows if (found := ledger.trials[row.trial_id].result) is not None), None)
 
 
 def digits(value: float) -> str:

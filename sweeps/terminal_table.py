@@ -11,10 +11,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, TrialRecord
 from sweeps.overview import replicates_text
 from sweeps.spec import SweepSpec
-from sweeps.table import Score, Variant, baselines, best_result, digits, variants
+from sweeps.table import Score, Variant, baselines, digits, ranked, variant
 
 _COLOURS = {
     "finished": "green",
@@ -42,14 +42,14 @@ class TrialsTable:
         limit: variants at most; running ones are then among them, and a line says how many there are more.
         cut: every variant takes one line, whatever does not fit into it.
         """
-        rows, objectives = variants(spec, ledger), spec.search.objectives
-        self._rows, self._cut = _chosen(rows, limit), cut
-        self._more = len(rows) - len(self._rows)
+        trials, objectives = ranked(spec, ledger), spec.search.objectives
+        self._rows = [variant(spec, trial, front) for trial, front in _chosen(trials, limit)]
+        self._more, self._cut = len(trials) - len(self._rows), cut
         self._several, self._paths = len(objectives) > 1, spec.search.space.paths
         self._figures = ["select", "test"]
         if self._several:
             self._figures = [_spaced(name) for name in (*(o.name for o in objectives), f"test {objectives[0].name}")]
-        result = best_result(rows, ledger)
+        result = next((trial.result for trial, _ in trials if trial.result is not None), None)
         scores = [baselines(objective, result, "select") for objective in objectives]
         scores.append(baselines(objectives[0], result, "test"))
         self._baselines = {
@@ -106,14 +106,14 @@ class TrialsTable:
         return [number, row.label, str(row.step), *map(_compact, (*row.values, row.tests[0]))]
 
 
-def _chosen(rows: list[Variant], limit: int | None) -> list[Variant]:
+def _chosen(trials: list[tuple[TrialRecord, bool]], limit: int | None) -> list[tuple[TrialRecord, bool]]:
     """The best, and of the running ones up to half of what there is room for."""
-    if limit is None or len(rows) <= limit:
-        return rows
-    running = [row for row in rows if row.state == "running"][: limit // 2]
-    best = [row for row in rows if row.state != "running"][: limit - len(running)]
-    shown = {row.trial_id for row in (*best, *running)}
-    return [row for row in rows if row.trial_id in shown]
+    if limit is None or len(trials) <= limit:
+        return trials
+    running = [trial.trial_id for trial, _ in trials if trial.state == "running"][: limit // 2]
+    best = [trial.trial_id for trial, _ in trials if trial.state != "running"][: limit - len(running)]
+    shown = {*running, *best}
+    return [pair for pair in trials if pair[0].trial_id in shown]
 
 
 def _compact(score: Score | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -43,7 +44,14 @@ def test_what_is_no_address_is_refused(address):
     assert "must be auto or host:port, as in 127.0.0.1:6379" in refused(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_rays_client_is_refused():
+    """Tune would drive the sweep in a process of the cluster, without its ledger."""
+    with pytest.raises(InputError, match="a sweep cannot be driven through Ray's client") as caught:
+        cluster.check_address("ray://127.0.0.1:10001")
+    assert "Submit it as a job" in caught.value.remedy
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "no-such-host.invalid:6379"])
 def test_where_nothing_listens_is_refused_at_once(address, monkeypatch):
     monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: pytest.fail("Ray was asked"))
     assert "must lead to a running Ray" in refused(address)
@@ -61,3 +69,23 @@ def test_where_something_else_listens_is_refused_in_time(listener, how, monkeypa
 def test_what_ends_the_question_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "PROBE", "raise ConnectionError('no\\ncluster')")
     assert "must lead to a running Ray (cluster)" in refused("auto")
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [("gcs://_ray_pkg_ab12.zip", "_ray_pkg_ab12"), ("s3://bucket/folder/code.zip", "s3_bucket_folder_code")],
+)
+def test_the_copy_of_a_jobs_working_directory_is_found(uri, name, tmp_path, monkeypatch):
+    """test_job meets a real one."""
+    copy = tmp_path / "working_dir_files" / name
+    monkeypatch.setattr(cluster, "_working_dir", lambda: uri)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(copy), "", "/shared/code"]))
+    assert cluster.job_copy() == copy
+    monkeypatch.setenv("PYTHONPATH", "/shared/others")
+    assert cluster.job_copy() is None
+
+
+def test_no_job_has_no_copy(monkeypatch):
+    monkeypatch.setattr(cluster, "_working_dir", lambda: None)
+    monkeypatch.setenv("PYTHONPATH", "/shared/code")
+    assert cluster.job_copy() is None

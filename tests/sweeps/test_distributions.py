@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -109,6 +109,7 @@ def test_draws_follow_the_quantiles():
         assert all(found.holds(found.draw(generator)) for _ in range(50))
 
 
+@settings(deadline=None)
 @given(st.integers(-1000, 1000), st.integers(1, 500), st.integers(1, 40), st.sampled_from([1, 10, 1000]))
 def test_quantised_values_are_the_decimals_that_they_are_written_as(low, step, steps, divisor):
     """Low and step have at most three decimal places, so that every value has."""
@@ -121,6 +122,7 @@ def test_quantised_values_are_the_decimals_that_they_are_written_as(low, step, s
         optuna.trial.create_trial(params={"x": value}, distributions={"x": held}, value=0.0)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1, exclude_max=True))
 def test_every_share_gives_a_possible_value(share):
     for _, found in MIXED.items():
@@ -169,6 +171,7 @@ def test_whole_numbers_stand_for_fractions():
 finite = st.floats(-1e9, 1e9)
 
 
+@settings(deadline=None)
 @given(finite, finite)
 def test_bounds_are_ordered(low, high):
     if low < high:
@@ -178,6 +181,7 @@ def test_bounds_are_ordered(low, high):
             distribution(uniform=[low, high])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers() | st.text() | st.booleans() | st.lists(st.integers(), max_size=2), min_size=1, max_size=6)
 )

@@ -37,24 +37,19 @@ LEARNING = {
 }
 
 
-def asked(spec: AnySampler, some: Space, count: int, value: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+def asked(
+    spec: AnySampler, some: Space, count: int, value: Callable[[dict[str, Any]], Any], seed: int = 0
+) -> list[dict[str, Any]]:
     """Points that a study suggests when it is told the value of each at once."""
-    values = value(some.completed({}, _generator()))
-    directions = ["minimize"] * (len(values) if isinstance(values, tuple) else 1)
-    study = optuna.create_study(directions=directions)
+    values = value(some.corner_points()[0])
+    study = optuna.create_study(directions=["minimize"] * (len(values) if isinstance(values, tuple) else 1))
     points = []
     for number in range(count):
-        study.sampler = optuna_sampler(spec, derive_seed(0, number) % 2**32)
+        study.sampler = optuna_sampler(spec, derive_seed(seed, number) % 2**32)
         trial = study.ask()
         points.append(some.suggest(trial))
         study.tell(trial, value(points[-1]))
     return points
-
-
-def _generator():
-    from wmcore.seeding import numpy_generator
-
-    return numpy_generator(0)
 
 
 def number(point: dict[str, Any]) -> float:
@@ -83,15 +78,14 @@ def test_several_objectives():
 
 @pytest.mark.parametrize(("kind", "count"), [("tpe", 40), ("cmaes", 80), ("nsga2", 80)])
 def test_it_learns_where_the_best_values_are(kind, count):
-    """In a bowl, the last suggestions lie nearer to its bottom than random points do."""
+    """The last suggestions lie nearer to the bottom of a bowl than random points do; those lie 1.19 high on average."""
     bowl = space(x={"uniform": [-1, 1]}, y={"uniform": [-1, 1]})
 
     def depth(point: dict[str, Any]) -> float:
         return (point["x"] - 0.6) ** 2 + (point["y"] + 0.4) ** 2
 
-    points = asked(LEARNING[kind][0], bowl, count, depth)
-    early, late = ([depth(point) for point in part] for part in (points[:5], points[-15:]))
-    assert sum(late) / len(late) < 0.3 * sum(early) / len(early)
+    last = [depth(point) for seed in range(4) for point in asked(LEARNING[kind][0], bowl, count, depth, seed)[-15:]]
+    assert sum(last) / len(last) < 0.6
 
 
 def test_which_are_sequences_and_which_are_replayed():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import qmc
 
@@ -29,6 +29,7 @@ def first(spec: Any, some: Space, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("spec", ENDLESS, ids=lambda spec: spec.kind)
+@settings(deadline=None)
 @given(some=spaces(continuous=True), indices=st.lists(st.integers(0, 200), min_size=1, max_size=6))
 def test_endless_points_are_pure_and_inside(spec, some, indices):
     used, fresh = point_sequence(spec, some), [point_sequence(spec, some).at(index) for index in indices]
@@ -37,7 +38,8 @@ def test_endless_points_are_pure_and_inside(spec, some, indices):
     assert None not in fresh
 
 
-@pytest.mark.parametrize("seed", [None, 0, 5])
+@pytest.mark.parametrize("seed", [None, 5])
+@settings(deadline=None)
 @given(some=spaces(), data=st.data())
 def test_a_grid_is_every_cell_once_in_any_order_of_calls(seed, some, data):
     size = some.size()
@@ -51,7 +53,7 @@ def test_a_grid_is_every_cell_once_in_any_order_of_calls(seed, some, data):
     else:
         listed = {canonical_json(found[index]) for index in range(size)}
         assert listed == {canonical_json(cell) for cell in cells}
-        assert found == {index: point_sequence(GridSpec(seed=seed), some).at(index) for index in range(size)}
+        assert [found[index] for index in range(size)] == first(GridSpec(seed=seed), some, size)
     assert grid.at(size) is None
     assert grid.at(size + 7) is None
 

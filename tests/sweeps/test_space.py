@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -162,6 +162,7 @@ def test_corner_points_hold_every_choice_and_bound():
     assert len(points) == 1 + 5 + 1 + 1 + 1 + 1 + 1 + 1
 
 
+@settings(deadline=None)
 @given(spaces(continuous=True))
 def test_corner_points_hold_every_end_of_every_path(some):
     points = some.corner_points()
@@ -172,6 +173,7 @@ def test_corner_points_hold_every_end_of_every_path(some):
         assert all(path in point for point in some.points_at(path))
 
 
+@settings(deadline=None)
 @given(spaces())
 def test_cells_are_all_points_once(some):
     cells = [canonical_json(cell) for cell in some.cells()]
@@ -181,6 +183,7 @@ def test_cells_are_all_points_once(some):
     assert drawn <= set(cells)
 
 
+@settings(deadline=None)
 @given(spaces(continuous=True), st.integers(0, 2**32 - 1))
 def test_points_lie_inside_and_are_pure(some, seed):
     point = some.point(generator(seed))
@@ -195,10 +198,11 @@ def test_points_lie_inside_and_are_pure(some, seed):
     assert some.decode(trial.params) == point
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_points_that_optuna_is_given_come_back(seed):
-    study = optuna.create_study()
     for some in (MIXED, NESTED):
+        study = optuna.create_study()
         point = some.point(generator(seed))
         study.enqueue_trial(some.encode(point))
         assert some.suggest(study.ask()) == point

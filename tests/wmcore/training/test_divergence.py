@@ -374,6 +374,21 @@ def test_each_replicate_is_held_against_chance_by_its_own_trials(synthetic_stimu
     assert result.divergence == {"at_chance": 1}
 
 
+def test_a_replicate_meets_the_same_chance_and_has_the_same_interval_as_alone(
+    synthetic_stimuli: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Any, float]] = []
+    monkeypatch.setattr("wmcore.training.fit.at_chance", lambda interval, chance, mode: seen.append((interval, chance)))
+    fields: dict[str, Any] = {**STILL, "evaluation": {"every_steps": 2}}
+    fit(trial_of(**fields, replicates=2), stimuli=synthetic_stimuli)
+    together, alone = seen[:2], []
+    for r in range(2):
+        result = fit(trial_of(**fields), [r], stimuli=synthetic_stimuli)
+        alone.append((result.intervals["test/accuracy"], result.baselines["test"]["chance"]["accuracy"]))
+    assert together == alone
+    assert alone[0][0] != alone[1][0]
+
+
 def test_chance_is_judged_by_the_metric_that_decides_the_best_weights(
     synthetic_stimuli: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
