@@ -15,6 +15,8 @@ start() {
   fi
   mkdir -p "$state"
   export RAY_AUTH_MODE=token
+  # Jobs find their programs where this Ray finds its own.
+  export PATH="$bin:$PATH"
   if [ ! -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] && [ -z "${RAY_AUTH_TOKEN:-}" ]; then
     "$bin/ray" get-auth-token --generate >/dev/null
   fi
@@ -26,7 +28,8 @@ start() {
     if "$bin/ray" status --address "127.0.0.1:$port" >/dev/null 2>&1; then
       echo "Ray runs at 127.0.0.1:$port (process $(cat "$state/pid"), log $state/log)."
       echo "Dashboard: http://127.0.0.1:$dashboard_port"
-      echo "Use it:    wmsweep run SPEC --address 127.0.0.1:$port"
+      echo "Use it:    export RAY_AUTH_MODE=token"
+      echo "           wmsweep run SPEC --address 127.0.0.1:$port"
       return
     fi
     kill -0 "$(cat "$state/pid")" 2>/dev/null || { echo "Ray did not start: see $state/log" >&2; exit 1; }

@@ -11,8 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlparse
+from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
@@ -38,6 +37,8 @@ _SETTINGS = {
 PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
 PROBE_SECONDS = 18.0
 CONNECT_SECONDS = 3.0
+COPIES = "working_dir_files"
+"""Folder, among Ray's own files, of the copies that it makes of jobs' working directories."""
 REMEDY = "Start one with cluster/local.sh, name the address of one that runs, or leave --address out."
 
 
@@ -127,8 +128,7 @@ def check_cluster(spec: SweepSpec, folder: Path) -> None:
         InputError: it cannot; says what is short on which node.
     """
     slots(spec)
-    copy = job_copy()
-    if copy is not None and folder.resolve().is_relative_to(copy):
+    if _working_dir() is not None and COPIES in folder.resolve().parts:
         raise InputError(
             "--storage",
             "must lie outside the job's working directory, which is a copy that Ray deletes",
@@ -144,18 +144,6 @@ def check_cluster(spec: SweepSpec, folder: Path) -> None:
             value=str(folder.parent),
             remedy="Name a folder on a file system that all nodes share: trials write their checkpoints there.",
         )
-
-
-def job_copy() -> Path | None:
-    """Where the working directory of the Ray job that this process is was unpacked; None outside of such a job."""
-    uri = _working_dir()
-    if uri is None:
-        return None
-    # Ray puts the copy, which is named after the package, before everything else that Python imports from.
-    parts = urlparse(uri)
-    name = PurePosixPath(parts.path or parts.netloc).stem
-    entries = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return next((entry.resolve() for entry in entries if entry.name.endswith(name)), None)
 
 
 def nodes_without(path: Path) -> list[str]:

@@ -169,7 +169,7 @@ def _impossible(where: str, value: Any, distribution: Distribution) -> InputErro
     if isinstance(distribution, Choice):
         hint = nearest_hint(str(value), [str(choice) for choice in ends])
         return InputError(where, f"must be one of the choices {_listed(ends)}", value=value, remedy=hint)
-    rule = f"must be a value of {distribution.key}: {list(distribution.model_dump()[distribution.key])}"
+    rule = f"must be a value of {distribution.key}: {distribution.written()}"
     return InputError(where, rule, value=value, remedy=f"For example {ends[0]} or {ends[-1]}.")
 
 

@@ -108,6 +108,10 @@ class _Distribution(Spec):
     def at(self, u: float) -> Any:
         """The value at a share u of the way through the distribution, 0 <= u < 1 (its quantile function)."""
 
+    def written(self) -> list[Any]:
+        """What stands under its key in YAML."""
+        return self.model_dump(mode="json")[self.key]
+
     def draw(self, generator: np.random.Generator) -> Any:
         """One value."""
         return self.at(generator.random())

@@ -38,17 +38,3 @@ def seconds_left(trials: Sequence[TrialRecord], budget: int, steps: int, at_once
     # The last trials end one after the other, however many could run.
     longest = max([*rests, typical])
     return max((sum(rests) + waiting * typical) / max(1, at_once), longest)
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: ``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    minutes = round(seconds / 60)
-    if seconds < 59.5:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(round(seconds / 3600), 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"

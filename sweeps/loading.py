@@ -65,8 +65,10 @@ def summary(spec: SweepSpec) -> str:
     searched = f"{len(spec.search.space.paths)} searched path{'s' if len(spec.search.space.paths) > 1 else ''}"
     space = f"{searched}, {'continuous' if cells is None else f'{cells} cells'}"
     analyses = ", ".join(str(analysis.model_dump()["kind"]) for analysis in spec.analyses) or "none"
+    objectives = " and ".join(f"{objective.mode} {objective.metric}" for objective in spec.search.objectives)
+    replicates = f" of {spec.trial.replicates} replicates" if spec.trial.replicates > 1 else ""
     return (
-        f"{spec.name} is valid: {spec.search.budget} trials ({space}), objective {spec.search.leading.mode} "
-        f"{spec.search.leading.metric}, sampler {spec.search.sampler.kind}, scheduler {spec.search.scheduler.kind}, "
-        f"analyses {analyses}."
+        f"{spec.name} is valid: {spec.search.budget} trials{replicates} ({space}), "
+        f"objective{'s' if len(spec.search.objectives) > 1 else ''} {objectives}, "
+        f"sampler {spec.search.sampler.kind}, scheduler {spec.search.scheduler.kind}, analyses {analyses}."
     )

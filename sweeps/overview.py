@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sweeps.eta import duration, seconds_left
+from sweeps.eta import seconds_left
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.pareto import front_members
+from sweeps.planning.show import duration
 from sweeps.spec import SweepSpec
 from sweeps.table import Score, leading_score
 

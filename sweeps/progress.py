@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from sweeps.eta import duration
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.overview import lines, time_left, trials_in_the_end
+from sweeps.planning.show import duration
 from sweeps.spec import SweepSpec
 from sweeps.status import rows_that_fit
 from sweeps.table import leading_score, note
@@ -24,7 +24,7 @@ Update = Callable[[float, float], None]
 _QUIET_SECONDS = 10.0
 """Without a terminal, at most one line of progress in this time."""
 _SHARE = 0.1
-"""Of its time, that the driver spends at most on building the table: it grows with the number of trials."""
+"""Of the time, that drawing the trials takes at most, however many there are."""
 
 
 class Display:
@@ -35,7 +35,7 @@ class Display:
         self.ledger: Ledger | None = None
         self._trials: RenderableType = Text()
         self._not_before = 0.0
-        self._search: Callable[[], None] = lambda: None
+        self._advance: Callable[[], None] = lambda: None
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=30),
@@ -65,15 +65,15 @@ class Display:
         """The stage of trials: its bar counts optimiser steps' worth of ended trials, its table shows each."""
         with self._stage("Train and search", trials_in_the_end(self.spec, ledger)) as update:
 
-            def advance() -> None:
+            def search() -> None:
                 # A running trial counts by the share of its steps.
                 done = sum(1.0 if trial.ended else self._share(trial) for trial in ledger.trials.values())
                 update(round(done, 2), trials_in_the_end(self.spec, ledger), time_left(self.spec, ledger))
 
-            self.ledger, self._search = ledger, advance
+            self.ledger, self._advance, self._not_before = ledger, search, 0.0
             self._advance()
             yield
-        self.ledger, self._search, self._trials = None, lambda: None, Text()
+        self.ledger, self._advance = None, lambda: None
 
     def planned(self, trial: TrialRecord) -> None:
         """A row appears."""
@@ -127,21 +127,25 @@ class Display:
         if plain:
             self._say(f"{title}: done in {time.monotonic() - started:.1f} s")
 
-    def _advance(self) -> None:
-        """Takes in what has happened: called by the driver, because its ledger must not change meanwhile."""
-        self._search()
-        began = time.monotonic()
-        if self.ledger is None or not self.console.is_terminal or began < self._not_before:
-            return
-        stages = len(self._progress.tasks)
-        self._trials = Group(
-            *map(Text, lines(self.spec, self.ledger)),
-            TrialsTable(self.spec, self.ledger, rows_that_fit(self.console, stages), cut=True),
-        )
-        self._not_before = began + (time.monotonic() - began) / _SHARE
-
     def _render(self) -> RenderableType:
+        """Called a few times a second, by a thread of its own."""
+        began = time.monotonic()
+        if (ledger := self.ledger) is None:
+            return self._progress
+        if began >= self._not_before:
+            lines_before = ledger.lines
+            try:
+                self._trials = self._draw(ledger)
+            except RuntimeError:
+                # The driver has appended a line while its trials were gone through: the next call draws them.
+                if ledger.lines == lines_before:
+                    raise
+            self._not_before = began + (time.monotonic() - began) / _SHARE
         return Group(self._progress, self._trials)
+
+    def _draw(self, ledger: Ledger) -> RenderableType:
+        limit = rows_that_fit(self.console, len(self._progress.tasks))
+        return Group(*map(Text, lines(self.spec, ledger)), TrialsTable(self.spec, ledger, limit, cut=True))
 
 
 class _LeftColumn(ProgressColumn):

@@ -208,7 +208,7 @@ def _warm_point_is_possible(space: Space, where: str, point: dict[str, Any]) -> 
         if not distribution.holds(value):
             raise InputError(
                 f"{where}.{path}",
-                f"must be a value of search.space.{path}, which is {distribution.key}: {distribution.ends()}",
+                f"must be a value of search.space.{path}, which is {distribution.key}: {distribution.written()}",
                 value=value,
                 remedy="Change it, or widen the space.",
             )

@@ -91,7 +91,7 @@ def rows_that_fit(console: Console, beside: int = 0) -> int:
     Args:
         beside: lines that something else takes up.
     """
-    lines_around = 14  # texts, the table's head and end, and its baselines
+    lines_around = 18  # texts, some of them wrapped, and the table's head, baselines and legend
     return max(4, console.height - lines_around - beside)
 
 

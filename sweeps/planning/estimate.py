@@ -32,8 +32,8 @@ START_ANALYSES_S = 5.0
 REPORT_S = 1.3
 BEGIN_AND_END_S = 10.0
 """Imports, stopping Ray, and the last of MLflow: outside of every stage."""
-DRIVER_BYTES = 1.2 * 2**30
-"""Resident memory of the driver and of Ray's own processes."""
+DRIVER_BYTES = 1.2e9
+"""Memory of the driver and of Ray's own processes, with what all processes share."""
 FEWEST_KEPT, USUALLY_KEPT, MOST_KEPT = 2, 3, 4
 """Checkpoints that a trial keeps: the last two and the best, as of each of them."""
 
@@ -69,8 +69,8 @@ class Estimate:
         saved: share of the search's time that early stopping saves; None without it.
         to_end: seconds of one trial that is trained to its end, over the variants.
         disk_bytes: in the storage, stimuli included if they are not made yet.
-        memory_bytes: resident, of all processes together.
-        gpu_bytes: of all trials at once.
+        memory_bytes: of all processes together.
+        gpu_bytes: of all trials at once, without CUDA's own.
     """
 
     stages: dict[str, Span]

@@ -131,9 +131,13 @@ def measure_stimuli(spec: StimulusSpec, seconds: float = 1.0) -> StimulusCost:
 
 
 def peak_memory(device: torch.device) -> tuple[int, int]:
-    """Bytes that this process has held at most: resident, and on its GPU (0 without one)."""
+    """Bytes that this process has held at most, without files that are mapped into others as well (libraries); and on
+    its GPU, without the context (0 on CPU)."""
     unit = 1 if sys.platform == "darwin" else 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        resident -= sum(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if "RssFile:" in line)
     return resident, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from sweeps.banks import stimulus_specs
-from sweeps.cluster import connected, slots
+from sweeps.cluster import check_cluster, connected, slots
 from sweeps.folder import stimuli_folder
 from sweeps.native_output import stderr_in
 from sweeps.planning.costs import Cost, mean_of
@@ -47,7 +47,7 @@ class Probe:
         stimuli: those that are not on disk yet, each with its cost.
         analyses: of the networks that were analysed in time; empty without analyses.
         unfinished: networks whose analyses took longer than ``ANALYSES_LIMIT_S``.
-        trial_bytes: resident memory of a process that trains.
+        trial_bytes: memory of a process that trains, beside what it shares with others.
         worker_bytes: the same once it has rendered and analysed, too.
         gpu_bytes: GPU memory of a trial; 0 on CPU.
     """
@@ -77,7 +77,7 @@ def probe(spec: SweepSpec, variants: Variants, storage: Path, say: Say, address:
         address: as of ``connected``.
 
     Raises:
-        InputError: the cluster can never hold a trial, or the task's stimuli are too few.
+        InputError: the cluster cannot run the sweep, or the task's stimuli are too few.
         WmsweepError: a trial cannot be timed.
     """
     # Workers on other machines see the storage, and not this machine's temporary folder.
@@ -88,7 +88,9 @@ def probe(spec: SweepSpec, variants: Variants, storage: Path, say: Say, address:
             say("Starting Ray")
             began = time.perf_counter()
             with connected(address):
-                return _probe(spec, variants, storage, folder, say, time.perf_counter() - began)
+                ray_seconds = time.perf_counter() - began
+                check_cluster(spec, folder)
+                return _probe(spec, variants, storage, folder, say, ray_seconds)
 
 
 def _probe(spec: SweepSpec, variants: Variants, storage: Path, folder: Path, say: Say, ray_seconds: float) -> Probe:

@@ -38,7 +38,7 @@ class Prober:
         torch.set_num_threads(threads)
 
     def state(self) -> tuple[str, int, int]:
-        """The device's type; bytes resident, and on the GPU, at most so far."""
+        """The device's type, and ``peak_memory`` so far."""
         return self.device.type, *peak_memory(self.device)
 
     def trial(self, trial: TrialSpec, stimuli: Path, folder: Path, seconds: float) -> Cost:

@@ -47,7 +47,7 @@ def _resources(estimate: Estimate, probe: Probe, storage: Path) -> dict[str, str
         "memory": size(estimate.memory_bytes),
     }
     if estimate.gpu_bytes:
-        rows["GPU memory"] = f"{size(estimate.gpu_bytes)}, for {probe.at_once} trials"
+        rows["GPU memory"] = f"{size(estimate.gpu_bytes)} for {probe.at_once} trials, beside CUDA's own"
     if estimate.saved is not None:
         rows["early stopping saves"] = (
             f"{100 * estimate.saved.low:.0f} to {100 * estimate.saved.high:.0f} % of the search"

@@ -114,8 +114,21 @@ def test_the_headline_stands_beside_its_baselines(tmp_path):
     assert "(95 % interval 0.890 to 0.930, n = 48 trials)" in text
     assert "chance 0.500, category only 0.620." in text
     assert "how much another seed would differ is not in it" in text
-    several = written(replace(BARE, headline=replace(headline, single=False)), tmp_path)
+    several = written(replace(BARE, headline=replace(headline, single=False, chosen="by far")), tmp_path)
     assert "another seed" not in several
+    assert "Variant 3 is best by far. On" in several
+
+
+def test_what_is_said_of_the_variants(tmp_path):
+    table = pd.DataFrame({"variant": [1], "note": ["at chance 2/3"]})
+    data = replace(BARE, variants=table, divergence="at chance: 1 trial", explained="Figures are means.")
+    text = " ".join(written(data, tmp_path).split())
+    assert '<p class="warning">Diverged: at chance: 1 trial.</p>' in text
+    assert "has no test figure. Figures are means.</p>" in text
+    assert 'class="scroll tall noted"' in text
+    bare = written(replace(BARE, variants=table[["variant"]]), tmp_path)
+    assert 'class="warning"' not in bare
+    assert 'class="scroll tall"' in bare
 
 
 def test_an_analysis_that_failed_is_shown_beside_one_that_did_not(tmp_path):
@@ -157,6 +170,13 @@ def test_numbers_are_short_and_gaps_are_empty():
         assert shown in text
 
 
+def test_long_names_can_be_wrapped_after_their_signs():
+    text = html_table(pd.DataFrame({"training.optimizer.lr": [1], "select/d_prime": [2], "plain": [3]}))
+    space = "\N{ZERO WIDTH SPACE}"
+    for shown in (f"training.{space}optimizer.{space}lr", f"select/{space}d_{space}prime", ">plain<"):
+        assert shown in text
+
+
 class TestFigures:
     def axes(self, figure: Figure) -> list[Axes]:
         figure.draw_without_rendering()
@@ -184,9 +204,84 @@ class TestFigures:
 
     def test_learning_curves_of_every_state(self):
         """A sweep's report can be written while it runs, and after it was killed."""
-        states = ["finished", "pruned", "failed", "running", "planned"]
-        reports = pd.DataFrame({"trial": range(5), "state": states, "step": 10, "value": 0.5})
+        states = ["finished", "reused", "pruned", "failed", "running", "planned"]
+        reports = pd.DataFrame({"trial": range(6), "state": states, "step": 10, "value": 0.5})
         assert set(states) <= set(self.legend(figures.learning_curves(reports, {}, "a", [])))
+
+    def test_learning_curves_of_replicates(self):
+        values = [0.4, 0.6, 0.8, 0.6, 0.8, 0.8]
+        single = pd.DataFrame({"trial": 0, "replicate": [0, 0, 0, 1, 1, 1], "step": [10, 20, 30] * 2, "value": values})
+        single = pd.concat([pd.DataFrame({"trial": 2, "replicate": [0, 1], "step": 10, "value": [0.5, 0.7]}), single])
+        figure = figures.learning_curves(REPORTS, BASELINES, "select/accuracy", [10], single)
+        everything, *panels = self.axes(figure)
+        assert [p.get_title(loc="left") for p in panels] == ["variant 2, n = 2", "variant 0, n = 2"]
+        lines = [line for line in panels[1].get_lines() if list(line.get_xdata()) == [10, 20, 30]]
+        assert [(list(line.get_ydata()), line.get_linewidth()) for line in lines] == [
+            ([0.4, 0.6, 0.8], 0.8),
+            ([0.6, 0.8, 0.8], 0.8),
+            ([0.5, 0.7, 0.8], 2.0),  # the mean
+        ]
+        assert panels[0].get_ylim() == everything.get_ylim()
+        labels = self.legend(figure)
+        assert len(labels) == len(set(labels))
+        assert {"one replicate", "chance", "finished"} <= set(labels)
+
+    def test_pareto_of_two(self):
+        """The area under the staircase is what some variant attains."""
+        points = pd.DataFrame(
+            {
+                "variant": [3, 1, 4, 0],
+                "front": [True, True, False, True],
+                "select/accuracy": [0.9, 0.7, 0.7, 0.8],
+                "select/loss": [3.0, 1.0, 2.5, 2.0],
+            }
+        )
+        objectives = {"select/accuracy": "max", "select/loss": "min"}
+        policies = {
+            "chance": {"select/accuracy": 0.5, "select/loss": 4.0},
+            "guess": {"select/accuracy": 0.6},
+            "prior": {"select/loss": 3.5},
+            "none": {},
+        }
+        figure = figures.pareto(points, objectives, policies)
+        (axes,) = self.axes(figure)
+        assert axes.get_xlabel() == "select/accuracy (more is better)"
+        assert axes.get_ylabel() == "select/loss (less is better)"
+        joined = next(line for line in axes.get_lines() if line.get_drawstyle() == "steps-pre")
+        assert list(zip(joined.get_xdata(), joined.get_ydata(), strict=True)) == [(0.7, 1.0), (0.8, 2.0), (0.9, 3.0)]
+        dots = {c.get_label(): c.get_offsets().tolist() for c in axes.collections}
+        assert dots["finished variant"] == [[0.7, 2.5]]
+        assert dots["on the Pareto front"] == [[0.9, 3.0], [0.7, 1.0], [0.8, 2.0]]
+        assert {(t.get_text(), *t.xy) for t in axes.texts} == {("3", 0.9, 3.0), ("1", 0.7, 1.0), ("0", 0.8, 2.0)}
+        drawn = {line.get_label(): (set(line.get_xdata()), set(line.get_ydata())) for line in axes.get_lines()}
+        assert drawn["chance"] == ({0.5}, {4.0})
+        assert drawn["guess"][0] == {0.6}
+        assert drawn["prior"][1] == {3.5}
+        assert set(self.legend(figure)) == {"chance", "guess", "prior", "finished variant", "on the Pareto front"}
+
+    def test_pareto_where_less_of_the_first_is_better(self):
+        points = pd.DataFrame({"variant": [0, 1], "front": True, "a": [1.0, 2.0], "b": [1.0, 3.0]})
+        (axes,) = self.axes(figures.pareto(points, {"a": "min", "b": "max"}, {}))
+        (joined,) = axes.get_lines()
+        assert (joined.get_drawstyle(), list(joined.get_xdata())) == ("steps-post", [1.0, 2.0])
+
+    @pytest.mark.parametrize(("objectives", "panels"), [(3, 2), (5, 4), (8, 6)])
+    def test_pareto_of_several(self, objectives, panels):
+        """Each panel joins the variants that are best in its two objectives."""
+        names = [f"select/{letter}" for letter in "abcdefgh"[:objectives]]
+        values = {name: [0.1, 0.2, 0.3] if i == 1 else [0.3, 0.2, 0.1] for i, name in enumerate(names)}
+        points = pd.DataFrame({"variant": [0, 1, 2], "front": True, **values})
+        found = self.axes(figures.pareto(points, dict.fromkeys(names, "max"), {"chance": {"select/a": 0.0}}))
+        assert [axes.get_ylabel().split()[0] for axes in found] == names[1 : panels + 1]
+        joined = [next(line for line in axes.get_lines() if line.get_drawstyle() == "steps-pre") for axes in found]
+        assert [len(line.get_xdata()) for line in joined] == [3] + [1] * (panels - 1)
+
+    def test_search_space_without_what_does_not_apply(self):
+        points = POINTS.assign(**{"model.dropout": [0.1, np.nan, 0.3], "model.cell": ["gru", np.nan, "gru"]})
+        panels = {p.get_xlabel(): p for p in self.axes(figures.search_space(points, "a", []))}
+        drawn = {name: sum(len(c.get_offsets()) for c in panel.collections) for name, panel in panels.items()}
+        assert (drawn["dropout"], drawn["cell"], drawn["lr"]) == (2, 2, 3)
+        assert [t.get_text() for t in panels["cell"].get_xticklabels()] == ["gru"]
 
     def test_search_space(self):
         figure = figures.search_space(POINTS, "select/accuracy", ["training.optimizer.lr"])

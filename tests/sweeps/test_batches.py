@@ -50,24 +50,21 @@ def table(book: Bookkeeper) -> list[tuple[int, str, str]]:
 
 
 def test_the_table_is_the_same_however_many_run_at_once_and_whichever_ends_first(tmp_path):
-    alone = table(drive(new_book(tmp_path / "one"), 1, random.Random(0)))  # noqa: S311 - an order of events
+    alone = table(drive(new_book(tmp_path / "one"), 1, random.Random(0)))
     assert len(alone) == 14
     for at_once in (2, 4, 8):
         for seed in range(3):
             book = new_book(tmp_path / f"{at_once}_{seed}")
-            assert table(drive(book, at_once, random.Random(seed))) == alone  # noqa: S311
+            assert table(drive(book, at_once, random.Random(seed))) == alone
     for kill_at in (1, 5, 8, 13):
         book = new_book(tmp_path / f"killed_{kill_at}")
-        assert table(drive(book, 3, random.Random(kill_at), kill_at)) == alone  # noqa: S311
+        assert table(drive(book, 3, random.Random(kill_at), kill_at)) == alone
 
 
 def test_without_batches_the_order_of_ends_does_matter(tmp_path):
     """Otherwise the test above could not fail."""
     changes = {"search.sampler": {"kind": "tpe", "seed": 3, "startup_trials": 3}}
-    tables = {
-        str(table(drive(new_book(tmp_path / f"{seed}", **changes), 4, random.Random(seed))))  # noqa: S311
-        for seed in range(4)
-    }
+    tables = {str(table(drive(new_book(tmp_path / f"{seed}", **changes), 4, random.Random(seed)))) for seed in range(4)}
     assert len(tables) > 1
 
 

@@ -61,7 +61,9 @@ def test_a_used_up_space_cannot_be_extended(tmp_path):
         extend(book.spec, book.ledger, 5)
     assert "used up" in str(caught.value)
     assert "2 different ones" in str(caught.value)
-    grid = new_book(tmp_path / "grid", **{"search.space": space, "search.sampler": {"kind": "grid"}, "search.trials": 2})
+    grid = new_book(
+        tmp_path / "grid", **{"search.space": space, "search.sampler": {"kind": "grid"}, "search.trials": 2}
+    )
     with pytest.raises(InputError) as caught:
         extend(grid.spec, grid.ledger, 1)
     assert "at most 2" in str(caught.value)
@@ -87,7 +89,9 @@ def test_only_failures_are_retried(tmp_path):
     assert checkpoints_of(book.folder, broken).steps() == [10]
     assert book.ledger.trials[diverged].reports == {}
     assert checkpoints_of(book.folder, diverged).steps() == []
-    assert (checkpoints_of(book.folder, diverged).folder.parent / "checkpoints_of_failure_1" / "step_000000010").exists()
+    assert (
+        checkpoints_of(book.folder, diverged).folder.parent / "checkpoints_of_failure_1" / "step_000000010"
+    ).exists()
 
     again = Bookkeeper(book.spec, book.folder, book.stimuli, [])
     served = [config["trial_id"] for config in iter(again.next_trial, None)]
@@ -111,7 +115,7 @@ def test_a_stop_is_not_lost_with_the_driver(tmp_path):
     assert Ledger(book.ledger.path).trials[bad].state == "planned"
     again = Bookkeeper(book.spec, book.folder, book.stimuli, [])
     assert again.ledger.trials[bad].state == "pruned"
-    assert [config["trial_id"] for config in iter(again.next_trial, None)][0] == good
+    assert next(config["trial_id"] for config in iter(again.next_trial, None)) == good
     assert identity(again) == "3 = 0 finished + 1 pruned + 0 failed + 2 pending"
 
 

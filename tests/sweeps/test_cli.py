@@ -12,7 +12,9 @@ import typer
 
 from sweeps import cli, doctor, storage
 from sweeps.catalog import catalog, shipped_specs
-from sweeps.loading import load_sweep
+from sweeps.loading import load_sweep, summary
+from tests.fixtures.ledgers import sweep_of_two
+from tests.fixtures.sweeps import small_sweep
 from wmcore.errors import InputError, MissingPartError
 from wmcore.renderers.pyvista import INSTALL_GL, NO_GL
 
@@ -75,6 +77,13 @@ def test_validate_with_overrides(capsys):
     code, out, err = call(capsys, "validate", str(GOOD), "--set", "search.trials=5", "--set", "name=other")
     assert (code, err) == (0, "")
     assert out.startswith("other is valid: 5 trials")
+
+
+def test_validate_names_every_objective_and_the_replicates():
+    said = summary(sweep_of_two())
+    assert "12 trials of 3 replicates (" in said
+    assert "objectives max select/accuracy and max select/accuracy_lures, sampler tpe, scheduler none" in said
+    assert "5 trials (2 searched paths, continuous), objective max select/accuracy, sampler" in summary(small_sweep())
 
 
 def test_without_a_command_it_explains_itself(capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -69,23 +68,3 @@ def test_where_something_else_listens_is_refused_in_time(listener, how, monkeypa
 def test_what_ends_the_question_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "PROBE", "raise ConnectionError('no\\ncluster')")
     assert "must lead to a running Ray (cluster)" in refused("auto")
-
-
-@pytest.mark.parametrize(
-    ("uri", "name"),
-    [("gcs://_ray_pkg_ab12.zip", "_ray_pkg_ab12"), ("s3://bucket/folder/code.zip", "s3_bucket_folder_code")],
-)
-def test_the_copy_of_a_jobs_working_directory_is_found(uri, name, tmp_path, monkeypatch):
-    """test_job meets a real one."""
-    copy = tmp_path / "working_dir_files" / name
-    monkeypatch.setattr(cluster, "_working_dir", lambda: uri)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(copy), "", "/shared/code"]))
-    assert cluster.job_copy() == copy
-    monkeypatch.setenv("PYTHONPATH", "/shared/others")
-    assert cluster.job_copy() is None
-
-
-def test_no_job_has_no_copy(monkeypatch):
-    monkeypatch.setattr(cluster, "_working_dir", lambda: None)
-    monkeypatch.setenv("PYTHONPATH", "/shared/code")
-    assert cluster.job_copy() is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.eta import duration, seconds_left
+from sweeps.eta import seconds_left
 from sweeps.ledger import TrialRecord
 
 
@@ -46,20 +46,3 @@ FULL, PRUNED = trial("finished", 100, 50.0), trial("pruned", 20, 10.0)
 )
 def test_known_answers(trials, budget, at_once, seconds):
     assert seconds_left(trials, budget, 100, at_once) == (None if seconds is None else pytest.approx(seconds))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "1 s"),
-        (42.4, "42 s"),
-        (59.7, "1 min"),
-        (12 * 60 + 20, "12 min"),
-        (3600, "1 h"),
-        (3 * 3600 + 20 * 60, "3 h 20 min"),
-        (24 * 3600, "1 d"),
-        (52 * 3600, "2 d 4 h"),
-    ],
-)
-def test_it_is_said_as_a_person_says_it(seconds, text):
-    assert duration(seconds) == text

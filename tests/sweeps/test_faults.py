@@ -15,6 +15,7 @@ import pytest
 from sweeps.folder import checkpoints_of
 from sweeps.ledger import Ledger
 from tests.fixtures.driven import (
+    PATIENCE_S,
     Driven,
     check_nothing_lost,
     check_reports_once,
@@ -73,7 +74,7 @@ def test_a_worker_that_is_killed_twice(sweep):
             for pid in sweep.trainers():
                 os.kill(pid, signal.SIGKILL)
             sweep.wait_for(process, lambda n=begun: len(sweep.events("started")) > n)
-        assert process.wait(240) == 0, sweep.output
+        assert process.wait(PATIENCE_S) == 0, sweep.output
     assert len(sweep.events("started")) > 3
     ledger = check_nothing_lost(sweep, planned=3, finished=3)
     check_reports_once(sweep)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fixtures.driven import Driven, check_nothing_lost, check_reports_once, table, undisturbed, until
+from tests.fixtures.driven import PATIENCE_S, Driven, check_nothing_lost, check_reports_once, table, undisturbed, until
 
 pytestmark = [
     pytest.mark.faults,
@@ -42,7 +42,7 @@ def test_a_second_driver_is_refused_and_does_not_disturb_the_first(tmp_path, ray
         assert len(said) == 3
         for line in said:
             assert line.startswith(f"Error: {sweep.folder} is being run by another driver (process {first.pid} on ")
-        assert first.wait(240) == 0, sweep.output
+        assert first.wait(PATIENCE_S) == 0, sweep.output
     ledger = check_nothing_lost(sweep, planned=3, finished=3)
     check_reports_once(sweep)
     assert table(ledger) == table(undisturbed(sweep.spec, tmp_path / "undisturbed", sweep.stimuli))

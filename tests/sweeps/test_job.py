@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sweeps.ledger import Ledger
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
 from sweeps.trainable import VariantTrainable
 from sweeps.verify import verify
-from tests.fixtures.clusters import Cluster
+from tests.fixtures.clusters import BIN, Cluster
 from tests.fixtures.processes import own_ray_folder
 from tests.fixtures.sweeps import SMALL, small_sweep, write_banks
 from wmcore.spec import with_paths
@@ -92,7 +91,7 @@ def test_a_sweep_runs_as_a_job_on_every_node(cluster, spec_file, tmp_path):
     runs = child_runs(MlflowClient(tracking_uri(SPEC, folder)), SPEC.name)
     assert sorted(run.data.tags[TRIAL] for run in runs) == sorted(ledger.trials)
     assert most_at_once(folder / "ledger.jsonl") == 2  # on a node with one CPU each
-    assert len(nodes_of(cluster, with_resources(VariantTrainable, {"cpu": 1}).__name__)) == 2
+    assert len(nodes_of(cluster, with_resources(VariantTrainable, {"cpu": 1}).__qualname__)) == 2
 
 
 def most_at_once(path: Path) -> int:
@@ -137,18 +136,21 @@ def test_a_folder_that_a_node_does_not_see_is_found(cluster, tmp_path):
     assert "without: [0, 1]" in job.stdout
 
 
+def run(cluster: Cluster, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """``wmsweep run`` on the head, without a job that would bring the code along."""
+    command = [str(BIN / "wmsweep"), "run", *map(str, arguments), "--address", cluster.address]
+    return cluster.run(*command, patience_s=PATIENCE_S)
+
+
 def test_a_node_without_wmsweep_is_refused(cluster, spec_file, tmp_path):
-    """No job, so nothing brings it along."""
-    command = [sys.executable, "-m", "sweeps.cli", "run", str(spec_file), "--storage", str(tmp_path)]
-    done = cluster.run(*command, "--address", cluster.address, patience_s=PATIENCE_S)
+    done = run(cluster, spec_file, "--storage", tmp_path)
     assert done.returncode == 2, done.stdout
     assert "--address must lead to a cluster whose nodes have wmsweep" in done.stderr
     assert "no wmsweep on this node" in done.stderr
 
 
 def test_more_than_a_node_has_is_refused_before_anything_else(cluster, spec_file, tmp_path):
-    command = [sys.executable, "-m", "sweeps.cli", "run", str(spec_file), "--storage", str(tmp_path)]
-    done = cluster.run(*command, "--address", cluster.address, "--set", "resources.cpu=2", patience_s=PATIENCE_S)
+    done = run(cluster, spec_file, "--storage", tmp_path, "--set", "resources.cpu=2")
     assert done.returncode == 2, done.stdout
     assert "resources.cpu is 2.0, but it exceeds what any node of this cluster has" in done.stderr
     assert not (tmp_path / "stimuli").exists()

@@ -121,6 +121,7 @@ PATIENCE_S = 300.0
 """Only what hangs takes so long."""
 DRIVER = """
 import sys, time
+from pathlib import Path
 import ray
 from rich.console import Console
 from sweeps import driver

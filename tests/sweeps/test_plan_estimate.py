@@ -163,7 +163,7 @@ def test_the_table_names_stages_ranges_and_failures(tmp_path):
         "trials at once │ 2, on cuda",
         "early stopping saves",
         "% of the search",
-        "GPU memory │ 2.0 GB, for 2 trials",
+        "GPU memory │ 2.0 GB for 2 trials, beside CUDA's own",
         "are free",
     ):
         assert words in text

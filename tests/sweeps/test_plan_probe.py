@@ -7,18 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
 from sweeps import cli
-from sweeps.cluster import connected
 from sweeps.planning import stand_in
 from sweeps.planning.measure import measure_trial
 from sweeps.planning.prober import gather
 from sweeps.planning.stand_in import provide_banks
+from tests.fixtures.one_ray import one_ray as one_ray
 from tests.fixtures.sweeps import SMALL, small_sweep, write_banks
 from wmcore.errors import InputError, WmsweepError
 from wmcore.spec import with_paths
@@ -45,17 +44,6 @@ def stimuli() -> StimulusSpec:
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory: pytest.TempPathFactory, stimuli: StimulusSpec) -> Path:
     return write_banks(tmp_path_factory.mktemp("banks"), stimuli)
-
-
-@pytest.fixture
-def own_ray() -> Iterator[None]:
-    """Ray's files in a folder of their own, with a short name: sockets lie in it. Its settings are undone."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="wm", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ |= {"RAY_TMPDIR": folder, "PYTHONWARNINGS": "ignore"}
-        yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def test_every_part_of_a_trial_is_measured(banks, tmp_path):
@@ -100,7 +88,9 @@ def test_too_many_images_are_not_stood_in_for(stimuli, tmp_path, monkeypatch):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_plan_from_the_command_line(own_ray, tmp_path, monkeypatch, capsys):
+def test_a_plan_from_the_command_line(ray_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -148,7 +138,7 @@ def test_an_address_without_ray_is_bad_input(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
-def test_workers_that_are_late_refuse_or_die(own_ray):
+def test_workers_that_are_late_refuse_or_die(one_ray):
     class Worker:
         """Does what it is told."""
 
@@ -162,14 +152,13 @@ def test_workers_that_are_late_refuse_or_die(own_ray):
         def die(self) -> None:
             os._exit(3)
 
-    with connected():
-        workers = [ray.remote(Worker).options(num_cpus=0).remote() for _ in range(3)]
-        told: list[int] = []
-        assert gather([workers[0].wait.remote(0.0), workers[1].wait.remote(0.01)], 60.0, told.append) == [0.0, 0.01]
-        assert told[-1] == 2
-        assert gather([workers[0].wait.remote(0.0), workers[1].wait.remote(600.0)], 3.0) == [0.0, None]
-        with pytest.raises(InputError, match="must be 1") as caught:
-            gather([workers[0].refuse.remote()], 60.0)
-        assert caught.value.exit_code == 2
-        with pytest.raises(WmsweepError, match="A process of the probe has died"):
-            gather([workers[2].die.remote()], 60.0)
+    workers = [ray.remote(Worker).options(num_cpus=0).remote() for _ in range(3)]
+    told: list[int] = []
+    assert gather([workers[0].wait.remote(0.0), workers[1].wait.remote(0.01)], 60.0, told.append) == [0.0, 0.01]
+    assert told[-1] == 2
+    assert gather([workers[0].wait.remote(0.0), workers[1].wait.remote(600.0)], 3.0) == [0.0, None]
+    with pytest.raises(InputError, match="must be 1") as caught:
+        gather([workers[0].refuse.remote()], 60.0)
+    assert caught.value.exit_code == 2
+    with pytest.raises(WmsweepError, match="A process of the probe has died"):
+        gather([workers[2].die.remote()], 60.0)

@@ -1,156 +1,113 @@
-"""A driver that is killed: the same command finishes the sweep, and nothing is lost or counted twice."""
+"""``wmsweep resume``: stops that were decided, more trials, and failed trials again."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from mlflow import MlflowClient
 
-from sweeps.bookkeeper import Bookkeeper
-from sweeps.ledger import Ledger, TrialRecord
+from sweeps.folder import trial_folder
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
-from sweeps.verify import verify
-from tests.fixtures.sweeps import SMALL, new_folder, small_sweep, write_banks
-from wmcore.training.fit import FitResult, fit
+from tests.fixtures.driven import PATIENCE_S, Driven, check_nothing_lost, check_reports_once, table, undisturbed
+from tests.fixtures.sweeps import new_folder, small_sweep
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
-CHANGES = {
-    "search.sampler": {"kind": "random", "seed": 4},
-    "search.scheduler": {"kind": "none"},
-    "search.trials": 4,
-    "analyses": [],
-    "recording": {},
-}
-SPEC = small_sweep(**CHANGES)
-PATIENCE_S = 240.0
+QUIET: dict[str, Any] = {"analyses": [], "recording": {}}
 
 
-@pytest.fixture
-def ray_folder() -> Iterator[Path]:
-    """Names what this test starts; whatever of it survives is ended by its process id."""
-    with tempfile.TemporaryDirectory(prefix="wm", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-        end_survivors(Path(folder))
+def test_a_stop_that_was_reported_is_kept(tmp_path, ray_folder):
+    """The driver was killed between the report that stops a trial and the trial's end."""
+    sweep = Driven(tmp_path, ray_folder, QUIET)
+    sweep.write_banks()
+    whole = undisturbed(sweep.spec, tmp_path / "undisturbed", sweep.stimuli)
+    lines = whole.path.read_bytes().splitlines(keepends=True)
+    stop = next(number for number, line in enumerate(lines) if json.loads(line).get("stops"))
+    stopped = json.loads(lines[stop])["trial_id"]
+    sweep.folder.mkdir()
+    sweep.path.write_bytes(b"".join(lines[: stop + 1]))
+    for trial in sweep.ledger.in_order():
+        shutil.copytree(trial_folder(whole.path.parent, trial.trial_id), trial_folder(sweep.folder, trial.trial_id))
+    assert sweep.ledger.trials[stopped].state == "running"
+
+    assert sweep.resume() == 0, sweep.output
+    first = sweep.events()[stop + 1]
+    assert (first["event"], first["trial_id"]) == ("pruned", stopped)
+    counts = {name: number for name, number in whole.counts().items() if number}
+    assert table(check_nothing_lost(sweep, **counts)) == table(whole)
+    check_reports_once(sweep)
 
 
-def survivors(folder: Path) -> list[int]:
-    """Processes with ``folder`` in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"RAY_TMPDIR={folder}\0".encode() in path.read_bytes() + b"\0":
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+def test_more_trials_and_failed_ones_again(tmp_path, ray_folder):
+    changes = {
+        **QUIET,
+        "trial.training.steps": 120,
+        "search.sampler": {"kind": "random", "seed": 4},
+        "search.scheduler": {"kind": "none"},
+    }
+    sweep = Driven(tmp_path, ray_folder, {**changes, "search.trials": 3})
+    sweep.write_banks()
+    expected = undisturbed(small_sweep(**changes, **{"search.trials": 4}), tmp_path / "undisturbed", sweep.stimuli)
+    blocked, killed, healthy, added = (trial.trial_id for trial in expected.in_order())
 
+    # The first trial cannot write its checkpoints, and the worker of the second one is killed once too often.
+    new_folder(sweep.spec, tmp_path)
+    trial_folder(sweep.folder, blocked).mkdir(parents=True)
+    (trial_folder(sweep.folder, blocked) / "checkpoints").write_text("no folder")
 
-def end_survivors(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while (alive := survivors(folder)) and time.monotonic() < deadline:
-        for pid in alive:
-            try:
+    def reports_of(trial_id: str) -> int:
+        return sum(line["trial_id"] == trial_id for line in sweep.events("reported"))
+
+    with sweep.driver() as process:
+        for _ in range(3):
+            seen = reports_of(killed)
+            sweep.wait_for(process, lambda n=seen: reports_of(killed) > n and len(sweep.trainers()) > 0)
+            for pid in sweep.trainers():
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.1)
-    assert not survivors(folder)
+        assert process.wait(PATIENCE_S) == 1, sweep.output
+    assert "The sweep has ended, but variant 0 failed: " in sweep.output
+    ledger = check_nothing_lost(sweep, planned=3, finished=1, failed=2)
+    assert [trial.failures for trial in ledger.in_order()] == [1, 1, 0]
+    assert (reports_of(blocked), reports_of(healthy)) == (0, 12)
+    assert 3 <= reports_of(killed) < 12
+    store = MlflowClient(tracking_uri(sweep.spec, sweep.folder))
 
+    def runs() -> dict[str, str]:
+        return {run.data.tags[TRIAL]: run.info.run_id for run in child_runs(store, sweep.spec.name)}
 
-def start(storage: Path, ray_folder: Path) -> subprocess.Popen[str]:
-    """``wmsweep run`` in a process group of its own."""
-    spec_file = storage / "small.yaml"
-    spec_file.write_text(SMALL)
-    command = [sys.executable, "-m", "sweeps.cli", "run", str(spec_file), "--storage", str(storage)]
-    for path, value in CHANGES.items():
-        command += ["--set", f"{path}={json.dumps(value)}"]
-    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
-    log = (storage / "output.txt").open("a")
-    with log:
-        return subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment, start_new_session=True)
+    before = runs()
 
+    # More trials leave the failed ones as they are.
+    whole = sweep.path.read_bytes()
+    assert sweep.resume("--trials", "1") == 1
+    assert sweep.path.read_bytes().startswith(whole)
+    sweep = Driven(tmp_path, ray_folder, {**changes, "search.trials": 4})
+    check_nothing_lost(sweep, planned=4, finished=2, failed=2)
+    assert {line["trial_id"] for line in sweep.events()[len(whole.splitlines()) + 1 :]} == {added}
 
-def events(storage: Path) -> list[dict]:
-    """The whole lines of the ledger so far."""
-    path = storage / SPEC.name / "ledger.jsonl"
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+    (trial_folder(sweep.folder, blocked) / "checkpoints").unlink()
+    known, trained = len(sweep.events()), reports_of(killed)
+    assert sweep.resume("--retry-failed") == 0, sweep.output
+    new = sweep.events()[known:]
+    assert {line["trial_id"] for line in new} == {blocked, killed}
+    assert sum(line["event"] == "reported" and line["trial_id"] == killed for line in new) == 12 - trained
+    ledger = check_nothing_lost(sweep, planned=4, finished=4)
+    check_reports_once(sweep)
+    assert table(ledger) == table(expected)
+    assert [trial.failures for trial in ledger.in_order()] == [1, 1, 0, 0]
+    after = runs()
+    assert {trial_id: after[trial_id] for trial_id in (killed, healthy)} == {
+        trial_id: before[trial_id] for trial_id in (killed, healthy)
+    }
 
-
-def undisturbed(trials: list[TrialRecord], stimuli: Path) -> list[FitResult]:
-    """The same variants trained in this process: no Ray, no sweep, no interruption."""
-    threads = torch.get_num_threads()
-    try:
-        return [fit(SPEC.trial_for(t.point), threads=1, stimuli=stimuli) for t in trials]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_a_killed_driver_loses_nothing(tmp_path, ray_folder):
-    stimuli = SPEC.trial.task.stimulus_spec()
-    assert stimuli is not None
-    write_banks(tmp_path / "stimuli", stimuli)
-
-    process = start(tmp_path, ray_folder)
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while sum(e["event"] == "reported" for e in events(tmp_path)) < 3:
-            assert process.poll() is None, (tmp_path / "output.txt").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "output.txt").read_text()
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait(30) == -signal.SIGKILL
-    end_survivors(ray_folder)
-    folder = tmp_path / SPEC.name
-    killed = Ledger(folder / "ledger.jsonl")
-    assert killed.counts()["pending"] > 0
-    assert killed.counts()["finished"] < 4
-    before = (folder / "ledger.jsonl").read_bytes()
-
-    process = start(tmp_path, ray_folder)
-    try:
-        assert process.wait(PATIENCE_S) == 0, (tmp_path / "output.txt").read_text()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
-
-    whole = before[: before.rindex(b"\n") + 1]
-    assert (folder / "ledger.jsonl").read_bytes().startswith(whole)
-    ledger = Ledger(folder / "ledger.jsonl")
-    assert ledger.counts() == {"planned": 4, "finished": 4, "pruned": 0, "failed": 0, "pending": 0}
-    lines = events(tmp_path)
-    for event in ("planned", "finished"):
-        ids = [line["trial_id"] for line in lines if line["event"] == event]
-        assert len(ids) == len(set(ids)) == 4
-    reports = [(line["trial_id"], line["step"]) for line in lines if line["event"] == "reported"]
-    assert len(reports) == len(set(reports)) == 16
-    for check in verify(SPEC, folder, ledger):
-        assert check.holds, check
-    runs = child_runs(MlflowClient(tracking_uri(SPEC, folder)), SPEC.name)
-    assert sorted(run.data.tags[TRIAL] for run in runs) == sorted(ledger.trials)
-
-    # What an undisturbed sweep would have tried, and what training it without any sweep gives.
-    plain = Bookkeeper(SPEC, new_folder(SPEC, tmp_path / "plain"), tmp_path, [])
-    for config in iter(plain.next_trial, None):
-        assert config["trial_id"] in ledger.trials
-    trials = ledger.in_order()
-    assert [t.trial_id for t in trials] == list(plain.ledger.trials)
-    for trial, expected in zip(trials, undisturbed(trials, tmp_path / "stimuli"), strict=True):
-        assert trial.result is not None
-        assert trial.result["metrics"] == expected.final.metrics
-        assert trial.result["best_step"] == expected.best_step
-        assert trial.reports == {e.step: e.metrics for e in expected.history}
+    # A sweep that is complete stays as it is.
+    data = sweep.path.read_bytes()
+    assert sweep.resume("--retry-failed") == 0
+    assert sweep.path.read_bytes() == data

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import ray.data
@@ -270,6 +273,106 @@ def test_the_same_seed_gives_the_same_stimuli_trials_and_table(ran, again):
     assert [(t.state, t.step, t.reports) for t in one] == [(t.state, t.step, t.reports) for t in two]
     assert [{**(t.result or {}), "seconds": 0} for t in one] == [{**(t.result or {}), "seconds": 0} for t in two]
     assert table(ran.out) == table(again.out)
+
+
+def test_finished_trials_train_to_the_same_bits_again(ran, tmp_path):
+    finished = [trial for trial in ran.ledger.in_order() if trial.state == "finished"]
+    code, out, err = wmsweep("verify", ran.folder, "--rerun", len(finished))
+    assert (code, err) == (0, "")
+    for trial in finished:
+        assert re.search(rf"ok +variant {trial.number} trains to the same bits: \d+ figures", out)
+    code, out, _ = wmsweep("verify", ran.folder, "--rerun", len(finished) + 1)
+    assert code == 1
+    assert f"FAIL  as many trials as asked for: {len(finished)} of {len(finished) + 1}" in out
+
+
+@pytest.mark.parametrize("digit", ["metrics", "replicates"])
+def test_one_changed_digit_of_the_record_is_found(ran, tmp_path, digit):
+    folder = tmp_path / SPEC.name
+    shutil.copytree(ran.folder, folder, ignore=shutil.ignore_patterns("ray", "report"))
+    (tmp_path / "stimuli").symlink_to(ran.storage / "stimuli")
+    lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "finished":
+            value = line["result"][digit]["test/accuracy"]
+            changed = np.nextafter(value, 2).tolist()
+            line["result"][digit]["test/accuracy"] = changed
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = wmsweep("verify", folder, "--rerun", 1)
+    assert code == 1
+    assert re.search(rf"FAIL +variant \d+ trains to the same bits: {digit} differ", out)
+
+
+def test_optuna_opens_what_is_exported(ran, tmp_path):
+    file = tmp_path / "study.db"
+    code, out, err = wmsweep("export", ran.folder, "--optuna", file)
+    assert (code, err) == (0, "")
+    assert f"sqlite:///{file}" in out
+    study = optuna.load_study(study_name=SPEC.name, storage=f"sqlite:///{file}")
+    trials = ran.ledger.in_order()
+    assert [t.user_attrs["trial_id"] for t in study.trials] == [t.trial_id for t in trials]
+    shown = {"finished": "COMPLETE", "pruned": "PRUNED"}
+    assert [t.state.name for t in study.trials] == [shown[t.state] for t in trials]
+    best = max(t.best("select/accuracy", "max")[1] for t in trials if t.state == "finished")
+    assert study.best_value == best
+    assert [t.params["model.cell"] for t in study.trials] == [t.point["model.cell"] for t in trials]
+    # What is there is never written over.
+    before = file.read_bytes()
+    code, _, err = wmsweep("export", ran.folder, "--optuna", file)
+    assert code == 2
+    assert str(file) in err
+    assert "does not exist yet" in err
+    assert file.read_bytes() == before
+
+
+def test_another_sweep_of_the_storage_reuses_what_has_finished(ran, tmp_path):
+    """The same trials under another name, without early stopping: what was finished is not trained again."""
+    spec_file = tmp_path / "second.yaml"
+    spec_file.write_text(SMALL.replace("name: small", "name: second"))
+    changes = (
+        "analyses=[]",
+        "recording={}",
+        "search.sampler={kind: tpe, seed: 1, startup_trials: 5}",
+        "search.trials=3",
+    )
+    code, out, err = wmsweep_apart(
+        "run", spec_file, "--storage", ran.storage, *(word for change in changes for word in ("--set", change))
+    )
+    assert (code, err) == (0, "")
+    folder = ran.storage / "second"
+    ledger = Ledger(folder / "ledger.jsonl")
+    finished = {t.trial_id: t for t in ran.ledger.in_order() if t.state == "finished"}
+    reused = [t for t in ledger.in_order() if t.source]
+    assert reused
+    assert {t.trial_id for t in reused} == set(finished) & set(ledger.trials)
+    started = {line["trial_id"] for line in ledger.whole_lines() if line["event"] == "started"}
+    assert started == set(ledger.trials) - set(finished)
+    assert f"({len(reused)} reused)" in out
+    for trial in reused:
+        assert trial.source == SPEC.name
+        assert trial.result == finished[trial.trial_id].result
+    runs = {r.data.tags[TRIAL]: r for r in child_runs(MlflowClient(f"sqlite:///{folder}/mlflow.db"), "second")}
+    assert set(runs) == set(ledger.trials)
+    for trial_id, run in runs.items():
+        assert run.data.tags.get("wmsweep.reused_from") == (SPEC.name if trial_id in finished else None)
+    assert wmsweep("verify", folder)[0] == 0
+
+
+def test_a_finished_sweep_is_extended(again):
+    """From its folder alone; the first trials stay as they are."""
+    before = again.ledger.in_order()
+    code, out, err = wmsweep_apart("resume", again.folder, "--trials", 2)
+    assert (code, err) == (0, "")
+    after = again.ledger.in_order()
+    assert len(after) == len(before) + 2
+    assert after[: len(before)] == before
+    assert "7 of 7 trials" in out
+    assert wmsweep("verify", again.folder)[0] == 0
+    assert "7 of 7 trials" in wmsweep("status", again.folder)[1]
+    # Nothing is left to do, by either command.
+    ledger = (again.folder / "ledger.jsonl").read_bytes()
+    assert wmsweep("resume", again.folder)[0] == 0
+    assert (again.folder / "ledger.jsonl").read_bytes() == ledger
 
 
 def test_status_works_from_the_ledger_alone(ran, tmp_path):

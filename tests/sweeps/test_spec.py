@@ -47,8 +47,7 @@ def test_whole_mappings_of_different_kinds_can_be_searched(tmp_path):
     path.write_text(GOOD, encoding="utf-8")
     views = "search.space.task.stimuli.views={choice: [{kind: interpolated, train_views: 6}, {kind: published}]}"
     sweep = load_sweep(path, [views, "trial.task.different_view=false"])
-    encoded = sweep.search.space.distributions()["task.stimuli.views"].choices
-    found = [sweep.trial_for(sweep.search.space.decode({"task.stimuli.views": choice})) for choice in encoded]
+    found = [sweep.trial_for(point) for point in sweep.search.space.points_at("task.stimuli.views")]
     assert [trial.task.stimuli.views.kind for trial in found] == ["interpolated", "published"]
 
 
@@ -91,7 +90,11 @@ values = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["kind", "choice", "uniform", "model", "seed", "x"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["kind", "choice", "uniform", "quantised", "when", "model.cell", "model", "seed", "x"]),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=6,
 )
@@ -120,11 +123,22 @@ paths = st.sampled_from(
         "search.space.model.cell",
         "search.space.model.cell.choice",
         "search.space.training.optimizer.lr.loguniform",
+        "search.space.model.dropout.when",
+        "search.space.model.dropout.when.x",
+        "search.space.model.dropout.quantised",
+        "search.space.model.dropout.logint",
         "search.space.task.n",
         "search.sampler",
+        "search.sampler.kind",
         "search.scheduler",
+        "search.scheduler.judge_by",
+        "search.objective",
         "search.objective.metric",
         "search.trials",
+        "search.warm_start",
+        "search.warm_start.points",
+        "search.warm_start.sweep",
+        "search.warm_start.best",
         "resources",
         "recording",
         "recording.states",
@@ -205,3 +219,52 @@ def test_the_objective_decides_which_weights_are_best(tmp_path):
     sweep = load_sweep(path, ["search.objective={metric: select/d_prime, mode: min}"])
     evaluation = sweep.trial_for(sweep.search.space.corner_points()[0]).evaluation
     assert (evaluation.best_metric, evaluation.best_mode) == ("select/d_prime", "min")
+
+
+def _stimuli(tmp_path: Path, space: str, *overrides: str) -> list[Any]:
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    return stimulus_specs(load_sweep(path, [f"search.space={space}", *overrides]))
+
+
+def test_stimuli_that_are_searched_under_conditions_have_banks_of_their_own(tmp_path):
+    colour = "task.stimuli.objects.color: {choice: [true, false], when: {model.cell: gru}}"
+    found = _stimuli(tmp_path, f"{{model.cell: {{choice: [vanilla, gru]}}, {colour}}}")
+    assert {stimuli.objects.color for stimuli in found} == {True, False}
+    # Of a range, a condition may name a value between its ends.
+    seeds = "task.stimuli.objects.seed: {choice: [3, 4], when: {model.hidden_size: 20}}"
+    found = _stimuli(tmp_path, f"{{model.hidden_size: {{int: [8, 32]}}, {seeds}}}")
+    assert {stimuli.objects.seed for stimuli in found} == {0, 3, 4}
+    # And its ends may be where it holds: what changes the stimuli is not the range itself.
+    found = _stimuli(tmp_path, f"{{model.hidden_size: {{int: [20, 32]}}, {seeds}}}")
+    assert {stimuli.objects.seed for stimuli in found} == {0, 3, 4}
+
+
+def test_every_combination_of_searched_stimuli_has_a_bank(tmp_path):
+    views = "task.stimuli.views: {choice: [{kind: interpolated}, {kind: published}]}"
+    inside = "task.stimuli.views.train_views: {choice: [6, 8], when: {task.stimuli.views: {kind: interpolated}}}"
+    colour = "task.stimuli.objects.color: {choice: [true, false]}"
+    found = _stimuli(tmp_path, f"{{{views}, {inside}, {colour}}}", "trial.task.different_view=false")
+    kinds = [(s.views.kind, getattr(s.views, "train_views", None), s.objects.color) for s in found]
+    assert sorted(kinds, key=str) == sorted(
+        [("interpolated", count, color) for count in (6, 8) for color in (True, False)]
+        + [("published", None, color) for color in (True, False)],
+        key=str,
+    )
+
+
+def test_a_path_inside_a_searched_mapping_comes_after_it(tmp_path):
+    """Wherever the file names it."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    inside = "model.dropout: {choice: [0.1, 0.2], when: {model: {kind: rnn, cell: lstm}}}"
+    models = "model: {choice: [{kind: rnn, cell: lstm}, {kind: rnn, cell: gru, dropout: 0.4}]}"
+    sweep = load_sweep(path, [f"search.space={{{inside}, {models}}}"])
+    assert sweep.search.space.size() == 3
+    trials = [sweep.trial_for(cell).model for cell in sweep.search.space.cells()]
+    assert [(model.cell, model.dropout) for model in trials] == [("lstm", 0.1), ("lstm", 0.2), ("gru", 0.4)]
+
+
+def test_where_a_path_is_not_searched_the_trial_keeps_its_own_value(sweep):
+    trial = sweep.trial_for({"model.cell": "vanilla", "training.optimizer.lr": 0.002})
+    assert trial.model.dropout == sweep.trial.model.dropout

@@ -175,8 +175,7 @@ class TestFollowed:
         assert "1 finished" in last
         assert "riven by" not in last
         # The table is drawn at each look on a terminal, and otherwise once.
-        tables = [said.count("chance") for said in (first, second, third, last)]
-        assert tables == ([0, 0, 1, 1] if terminal else [0, 0, 0, 1])
+        assert ["chance" in said for said in (third, last)] == [terminal, True]
 
     def test_reading_a_long_ledger_takes_a_small_share_of_the_time(self, two, tmp_path, monkeypatch):
         one_trial(two, tmp_path)
@@ -226,6 +225,6 @@ def test_what_is_left_on_the_terminal_when_a_sweep_ends(two, tmp_path):
     assert lines[-1] == "at chance: 1 trial; nonfinite loss: 1 trial"
 
 
-@pytest.mark.parametrize(("height", "beside", "rows"), [(40, 0, 26), (40, 3, 23), (10, 0, 4)])
+@pytest.mark.parametrize(("height", "beside", "rows"), [(40, 0, 22), (40, 3, 19), (10, 0, 4)])
 def test_a_live_table_fits_on_the_terminal(height, beside, rows):
     assert rows_that_fit(console(height=height), beside) == rows

@@ -25,7 +25,7 @@ from wmcore.trials import Lookup, TrialBatch
 _AHEAD = 16
 """Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
 exact quotas hold over such a block; variants meet the same training trials if their batch sizes are equal."""
-_PROBE = 64
+_PROBE = 32
 """Select trials on which a network's activity is judged: enough to show every unit, and cheap beside an evaluation."""
 
 

@@ -339,7 +339,7 @@ def test_the_activity_of_a_few_trials_is_asked_for_once_per_evaluation(synthetic
 
     run.models[0].register_forward_pre_hook(spy, with_kwargs=True)
     run.advance()
-    assert recorded == [64]
+    assert recorded == [32]
 
 
 # At the end
