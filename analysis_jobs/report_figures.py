@@ -26,7 +26,7 @@ _POLICY_LINES = (":", (0, (4, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)))
 _MARKERS = "xDs^v"
 """Markers of the baselines, in their order."""
 _CROWD = 40
-"""Curves beyond which they are drawn thin."""
+"""Curves or points beyond which they are drawn small."""
 _PANELS = 6
 _LABELLED = 12
 """Variants on a front up to which each is given its number."""
@@ -108,11 +108,12 @@ def pareto(points: pd.DataFrame, objectives: Mapping[str, str], baselines: Mappi
     size = (8, 4.6) if columns == 1 else (3.2 * columns + 0.6, 3.3 * rows)
     figure = Figure(figsize=size, layout="constrained")
     front = points["front"].to_numpy(dtype=bool)
+    area = 26 if len(points) <= _CROWD else 8
     for i, other in enumerate(others):
         axes = figure.add_subplot(rows, columns, i + 1)
         x, y = points[first].to_numpy(dtype=float), points[other].to_numpy(dtype=float)
         _draw_policies(axes, baselines, first, other)
-        axes.scatter(x[~front], y[~front], s=26, color="0.65", label="finished variant")
+        axes.scatter(x[~front], y[~front], s=area, color="0.65", label="finished variant")
         best = _staircase(x, y, objectives[first], objectives[other])
         steps = "steps-pre" if objectives[first] == "max" else "steps-post"
         axes.plot(x[best], y[best], color=STATE_COLOURS["finished"], lw=1.2, drawstyle=steps, zorder=1)
@@ -215,7 +216,7 @@ def _draw_policies(axes: Axes, baselines: Mapping[str, Mapping[str, float]], fir
     for (name, scores), (marker, line) in zip(baselines.items(), styles, strict=False):
         label = name.replace("_", " ")
         if first in scores and other in scores:
-            axes.plot(scores[first], scores[other], marker, ms=7, color="0.35", label=label)
+            axes.plot(scores[first], scores[other], marker, ms=7, zorder=3, color="0.35", label=label)
         elif first in scores:
             axes.axvline(scores[first], ls=line, lw=1.2, color="0.35", label=label)
         elif other in scores:

@@ -20,12 +20,14 @@ start() {
   if [ ! -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] && [ -z "${RAY_AUTH_TOKEN:-}" ]; then
     "$bin/ray" get-auth-token --generate >/dev/null
   fi
-  # --block keeps everything in one process group, whose leader ends all of it.
-  setsid "$bin/ray" start --head --block --port "$port" \
+  # --block keeps everything in one process group, whose leader ends all of it. The agent, which starts jobs, takes any
+  # free port: another Ray of this machine may hold the usual one.
+  setsid "$bin/ray" start --head --block --port "$port" --dashboard-agent-listen-port 0 \
     --dashboard-host 127.0.0.1 --dashboard-port "$dashboard_port" --disable-usage-stats >"$state/log" 2>&1 &
   echo $! >"$state/pid"
   for _ in $(seq 60); do
-    if "$bin/ray" status --address "127.0.0.1:$port" >/dev/null 2>&1; then
+    if "$bin/ray" status --address "127.0.0.1:$port" >/dev/null 2>&1 &&
+      "$bin/ray" job list --address "http://127.0.0.1:$dashboard_port" >/dev/null 2>&1; then
       echo "Ray runs at 127.0.0.1:$port (process $(cat "$state/pid"), log $state/log)."
       echo "Dashboard: http://127.0.0.1:$dashboard_port"
       echo "Use it:    export RAY_AUTH_MODE=token"

@@ -77,7 +77,8 @@ class Bookkeeper:
     def next_trial(self) -> dict[str, Any] | None:
         """The config of the next trial for ``VariantTrainable``; None when nothing is left, or while it ``waits``."""
         while not self.waits:
-            if not self._queue:
+            # A batch whose planning was cut short is planned to its end before any of it trains.
+            if not self._queue or self._batch_is_begun():
                 self._plan()
             if not self._queue:
                 return None
@@ -97,8 +98,10 @@ class Bookkeeper:
 
     def _batch_may_begin(self) -> bool:
         """A batch is suggested from the outcomes of all batches before it."""
-        begun = len(self.ledger.trials) % self._batch
-        return self._batch == 1 or begun > 0 or self.ledger.counts()["pending"] == 0
+        return self._batch == 1 or self._batch_is_begun() or self.ledger.counts()["pending"] == 0
+
+    def _batch_is_begun(self) -> bool:
+        return len(self.ledger.trials) % self._batch > 0
 
     def _plan(self) -> None:
         """Plans the trials up to the end of the batch, before any of them starts."""

@@ -9,11 +9,12 @@ import numpy as np
 
 from sweeps.banks import stimulus_specs
 from sweeps.nearest import nearest_hint
+from sweeps.path_checks import check_paths
 from sweeps.schedule import AshaSpec
 from sweeps.search_checks import check_search
 from wmcore.errors import InputError
 from wmcore.recording import resolve
-from wmcore.spec import canonical_json, get_path
+from wmcore.spec import canonical_json
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -30,10 +31,8 @@ def check_sweep(spec: SweepSpec) -> None:
     Raises:
         InputError: the first misfit, with its dotted path in the sweep.
     """
-    base = spec.trial.model_dump(mode="json")
     check_search(spec.search)
-    _paths_exist(spec, base)
-    _paths_apart(spec)
+    check_paths(spec.search.space, spec.trial)
     _analyses_distinct(spec)
     _objective_decides(spec)
     _options_have_effect(spec)
@@ -47,72 +46,6 @@ def check_sweep(spec: SweepSpec) -> None:
         _recording_and_analyses_fit(spec, trial, point)
     _first_points_make_trials(spec)
     stimulus_specs(spec)
-
-
-def leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every dotted path of nested mappings, parents included, in order."""
-    paths = []
-    for key, value in data.items():
-        paths.append(prefix + key)
-        if isinstance(value, Mapping):
-            paths.extend(leaf_paths(value, f"{prefix}{key}."))
-    return paths
-
-
-def _paths_exist(spec: SweepSpec, base: Mapping[str, Any]) -> None:
-    known, space = leaf_paths(base), spec.search.space
-    for path in space.paths:
-        if any(_encloses(parent, path) for parent in space.conditions.needs[path]):
-            continue  # it depends on a searched mapping that may bring it along
-        try:
-            get_path(base, path)
-        except KeyError as error:
-            parts = path.split(".")
-            rule = f"is not a path of the trial: {error.args[0]!r} does not exist there"
-            if parts[0] == "trial":
-                remedy = f"Paths start inside trial: write {'.'.join(parts[1:]) or 'model.hidden_size'}."
-            else:
-                remedy = nearest_hint(path, known) + _siblings(base, parts)
-            raise InputError(f"search.space.{path}", rule, remedy=remedy.strip()) from None
-
-
-def _siblings(base: Mapping[str, Any], parts: list[str]) -> str:
-    """What exists in the deepest mapping on the way to a path."""
-    node, where = base, "trial"
-    for part in parts:
-        below = node.get(part)
-        if not isinstance(below, Mapping):
-            break
-        node, where = below, f"{where}.{part}"
-    return f" {where} has {', '.join(node)}."
-
-
-def _paths_apart(spec: SweepSpec) -> None:
-    space = spec.search.space
-    for path in space.paths:
-        for parent in space.paths:
-            if not _encloses(parent, path):
-                continue
-            values = space.conditions.needs[path].get(parent)
-            if values is None:
-                raise InputError(
-                    f"search.space.{path}",
-                    f"lies inside {parent}, which is searched too, so that one of the two would have no effect",
-                    remedy=f"Remove one of them, or say at which choices of {parent} it is searched: "
-                    f"when: {{{parent}: {{...}}}}.",
-                )
-            plain = [value for value in values if not isinstance(value, Mapping)]
-            if plain:
-                raise InputError(
-                    f"search.space.{path}.when.{parent}",
-                    f"must name mappings only, which {path} can lie inside",
-                    value=plain[0],
-                    remedy=f"List whole mappings as the choices of {parent}.",
-                )
-
-
-def _encloses(parent: str, path: str) -> bool:
-    return path.startswith(parent + ".")
 
 
 def _objective_decides(spec: SweepSpec) -> None:

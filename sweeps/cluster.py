@@ -34,7 +34,12 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
+PROBE = """
+import sys, ray
+print(flush=True)
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+ray.shutdown()
+"""
 PROBE_SECONDS = 18.0
 CONNECT_SECONDS = 3.0
 COPIES = "working_dir_files"
@@ -96,15 +101,19 @@ def check_address(address: str) -> None:
         except OSError as error:
             raise _unreachable(address, error.strerror or str(error)) from error
     # In a process of its own: ray.init itself tries for minutes where no Ray answers, and no setting shortens that.
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _unreachable(address, f"no Ray answered within {PROBE_SECONDS:g} s") from error
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"its client ended with code {done.returncode}"]
-        raise _unreachable(address, said[-1])
+    with subprocess.Popen(
+        [sys.executable, "-c", PROBE, address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as probe:
+        assert probe.stdout is not None
+        probe.stdout.readline()  # the time starts when Ray is imported, which takes long on a busy machine
+        try:
+            _, said = probe.communicate(timeout=PROBE_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            probe.kill()
+            raise _unreachable(address, f"no Ray answered within {PROBE_SECONDS:g} s") from error
+    if probe.returncode:
+        lines = said.strip().splitlines() or [f"its client ended with code {probe.returncode}"]
+        raise _unreachable(address, lines[-1])
 
 
 def _unreachable(address: str | None, why: str) -> InputError:

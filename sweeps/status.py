@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from sweeps.folder import as_extended, holder, read_folder
+from sweeps.folder import holder, read_folder
 from sweeps.ledger import Ledger
 from sweeps.overview import has_ended, lines, time_left_text
 from sweeps.spec import SweepSpec
@@ -74,9 +74,10 @@ def _looks(folder: Path, seconds: float) -> Iterator[tuple[SweepSpec, Ledger, st
         time.sleep(max(seconds, (time.monotonic() - began) / _SHARE))
         began = time.monotonic()
         if (there := _bytes(ledger)) != read:
-            read, ledger = there, Ledger(ledger.path)
-            if ledger.extended_to not in (None, spec.search.trials):
-                spec = as_extended(spec, ledger)
+            read, known, ledger = there, ledger, Ledger(ledger.path)
+            if (ledger.spec, ledger.extended_to) != (known.spec, known.extended_to):
+                # It was extended, made anew or removed.
+                spec, ledger = read_folder(folder)
 
 
 def closing(spec: SweepSpec, ledger: Ledger) -> RenderableType:
@@ -113,4 +114,4 @@ def _driver_text(spec: SweepSpec, ledger: Ledger, folder: Path, driver: str) -> 
 
 
 def _bytes(ledger: Ledger) -> int:
-    return ledger.path.stat().st_size
+    return ledger.path.stat().st_size if ledger.path.exists() else 0

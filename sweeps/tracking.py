@@ -11,12 +11,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 
 from sweeps.ledger import Ledger, TrialRecord
 from sweeps.spec import SweepSpec
@@ -79,8 +79,8 @@ class Tracker:
                 self._queue.put(lambda t=trial_id, b=batch: self._client.log_batch(self._runs[t], metrics=b))
         self._queue.put(self._ending(trial))
 
-    def _ending(self, trial: TrialRecord) -> Callable[[], None]:
-        """Writes what is now known of an ended trial."""
+    def _ending(self, trial: TrialRecord, written: Container[str] = ()) -> Callable[[], None]:
+        """Writes what is now known of an ended trial, but for the metrics that are ``written``."""
         trial_id, state, reason, step = trial.trial_id, trial.state, trial.reason, trial.step
         result = trial.result or {}
         now = int(time.time() * 1000)
@@ -90,6 +90,7 @@ class Tracker:
             Metric(f"final/{k}", v, now, step)
             for k, v in final.items()
             if v is not None and k.partition("/")[2] in shown and not k.startswith("select/")
+            if f"final/{k}" not in written
         ]
         said = {_STATE: state, "wmsweep.steps": step, "wmsweep.reason": reason, "wmsweep.reused_from": trial.source}
         said |= {f"wmsweep.divergence.{kind}": count for kind, count in trial.divergence.items()}
@@ -181,8 +182,8 @@ class Tracker:
             state = None if known is None else known.data.tags.get(_STATE)
             if state == "failed" and not trial.ended:
                 self._reopen(trial)
-            if known is None or not trial.ended or state != trial.state:
-                self._catch_up(trial)
+            if known is None or not trial.ended or state != trial.state or known.info.status == "RUNNING":
+                self._catch_up(trial, known)
 
     def _reopen(self, trial: TrialRecord) -> None:
         """A failed trial is trained again: its run goes on or, if its curve was forgotten, gives way to a new one."""
@@ -194,8 +195,11 @@ class Tracker:
             # MLflow keeps what is deleted, and shows it no more.
             self._client.delete_run(self._runs.pop(trial.trial_id))
 
-    def _catch_up(self, trial: TrialRecord) -> None:
-        """Writes what is in the ledger already and was still in the queue when an earlier driver was killed."""
+    def _catch_up(self, trial: TrialRecord, known: Run | None) -> None:
+        """Writes what is in the ledger already and was not yet in the store when an earlier driver was killed, which
+        may have been between any two writes."""
+        if known is not None and trial.trial_id in self._runs:
+            self._log_params(trial.trial_id, trial.point)
         self._plan(trial.number, trial.trial_id, dict(trial.point))
         curve = self._client.get_metric_history(self._runs[trial.trial_id], self.spec.search.leading.metric)
         written = {metric.step for metric in curve}
@@ -203,10 +207,10 @@ class Tracker:
             if step not in written:
                 self._client.log_batch(self._runs[trial.trial_id], metrics=_curves(step, metrics))
         if trial.ended:
-            self._ending(trial)()
+            self._ending(trial, () if known is None else known.data.metrics)()
 
     def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
-        """Makes a trial's run, with everything of the variant but its stimuli as flat params."""
+        """Makes a trial's run."""
         if trial_id in self._runs:
             return
         tags = {
@@ -215,11 +219,14 @@ class Tracker:
             SWEEP: self.spec.name,
             TRIAL: trial_id,
         }
-        run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._runs[trial_id] = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._log_params(trial_id, point)
+
+    def _log_params(self, trial_id: str, point: Mapping[str, Any]) -> None:
+        """Everything of the variant but its stimuli, flat; what is there already stays."""
         variant = self.spec.trial_for(point).model_dump(mode="json", exclude={"task": {"stimuli"}})
         params = {**_flat(variant), **{path: str(value)[:_LONGEST_VALUE] for path, value in point.items()}}
-        self._client.log_batch(run_id, params=[Param(k, v) for k, v in params.items()])
-        self._runs[trial_id] = run_id
+        self._client.log_batch(self._runs[trial_id], params=[Param(k, v) for k, v in params.items()])
 
 
 def child_runs(client: MlflowClient, name: str) -> list[Any]:

@@ -276,6 +276,19 @@ BAD = [
             "List whole mappings as the choices of task.stimuli.gate.",
         ),
     ),
+    Bad(
+        "a path inside a short form within a mapping",
+        {
+            CELL_LINE: "    task.stimuli: {choice: [{gate: warn}, {gate: stop}]}\n",
+            DROPOUT_LINE: "    task.stimuli.gate.location: {choice: [0.4], when: {task.stimuli: {gate: warn}}}\n",
+        },
+        15,
+        (
+            refused("task.stimuli.gate.location.when.task.stimuli is {'gate': 'warn'}"),
+            "must name mappings only",
+            "List whole mappings as the choices of task.stimuli.",
+        ),
+    ),
     # Samplers.
     Bad(
         "a sampler without its mapping",
@@ -702,8 +715,8 @@ def test_enough_bad_searches_with_different_names():
 @pytest.mark.parametrize(
     ("edits", "words"),
     [
-        (GRID, "12 trials (2 searched paths, 12 cells)"),
-        (GRID | {"  trials: 12\n": ""}, "12 trials (2 searched paths, 12 cells)"),
+        (GRID, "(2 searched paths, 12 cells)"),
+        (GRID | {"  trials: 12\n": ""}, "(2 searched paths, 12 cells)"),
         ({SAMPLER: "{kind: cmaes, population: 6}"} | NUMBERS, "sampler cmaes"),
         ({SAMPLER: "{kind: nsga2}", OBJECTIVE: TWO} | NO_SCHEDULER, "sampler nsga2"),
         ({SAMPLER: "{kind: tpe, synchronous: true, batch: 4}"} | NO_SCHEDULER, "sampler tpe"),
@@ -730,6 +743,7 @@ def test_what_fits_is_valid(edits, words, tmp_path, capsys):
     path.write_text(Bad("good", edits, None, ()).text, encoding="utf-8")
     code, out, err = validate(capsys, path)
     assert (code, err) == (0, "")
+    assert out.startswith("nback-cells is valid: 12 trials")
     assert words in out
 
 

@@ -88,6 +88,18 @@ def test_a_kill_while_a_batch_is_planned_changes_nothing(tmp_path):
     assert list(again.ledger.trials) == list(whole.ledger.trials)
 
 
+@pytest.mark.parametrize("planned", [3, 11])
+def test_the_rest_of_such_a_batch_is_planned_before_any_of_it_trains(tmp_path, planned):
+    """Otherwise it would be suggested from the outcomes of its own trials."""
+    whole = drive(new_book(tmp_path / "whole"), 1, random.Random(0))
+    lines = whole.ledger.path.read_text().splitlines(keepends=True)
+    last = [number for number, line in enumerate(lines) if '"planned"' in line][planned - 1]
+    cut = new_book(tmp_path / "cut")
+    cut.ledger.path.write_text("".join(lines[: last + 1]))
+    again = Bookkeeper(cut.spec, cut.folder, cut.stimuli, [])
+    assert table(drive(again, 1, random.Random(0))) == table(whole)
+
+
 def test_the_searcher_waits_between_batches(tmp_path):
     book = new_book(tmp_path)
     searcher = BookSearcher(book)

@@ -52,7 +52,7 @@ def test_rays_client_is_refused():
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "no-such-host.invalid:6379"])
 def test_where_nothing_listens_is_refused_at_once(address, monkeypatch):
-    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(cluster.subprocess, "Popen", lambda *_, **__: pytest.fail("Ray was asked"))
     assert "must lead to a running Ray" in refused(address)
 
 

@@ -124,7 +124,7 @@ def test_a_driver_that_is_killed_five_times(sweep):
 def test_a_newest_checkpoint_that_is_cut(sweep, file):
     unfinished = next(t for t in started_and_killed(sweep, reports=3).in_order() if not t.ended)
     checkpoints = checkpoints_of(sweep.folder, unfinished.trial_id)
-    newest = checkpoints.latest()
+    newest = checkpoints.at(checkpoints.steps()[-1])
     damaged = newest / file
     damaged.write_bytes(damaged.read_bytes()[:100])
 

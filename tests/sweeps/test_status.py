@@ -36,7 +36,7 @@ def read_only(event, arguments):
 
 sys.addaudithook(read_only)
 from sweeps import cli
-code = cli._run(["status", *sys.argv[2:], sys.argv[1]], False)
+code = cli._run(["status", sys.argv[1]], False) or cli._run(["status", "--follow", sys.argv[1]], False)
 print("loaded", sorted({"ray", "mlflow", "optuna"} & set(sys.modules)))
 sys.exit(code)
 """
@@ -118,21 +118,18 @@ class TestOnce:
         assert "1 of 20 trials" in text(shown)
 
     def test_a_read_only_disk(self, two, tmp_path):
-        """Also with ``-f``: what has ended is shown once."""
-        varied_sweep(two, tmp_path)
+        """Looking at a sweep changes nothing, and loads nothing that could."""
+        ledger = varied_sweep(two, tmp_path)
+        for trial in ledger.in_order():
+            if not trial.ended:
+                ledger.append("failed", trial_id=trial.trial_id, reason="x", divergence={})
         folder = tmp_path / "small"
         before = sorted(path.name for path in folder.iterdir())
-        for options in ([], ["-f"]):
-            if options:
-                ledger = Ledger(folder / "ledger.jsonl")
-                for trial in ledger.in_order():
-                    if not trial.ended:
-                        ledger.append("pruned", trial_id=trial.trial_id, step=trial.step)
-            command = [sys.executable, "-W", "ignore", "-c", READ_ONLY, str(folder), *options]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-            assert done.returncode == 0, done.stderr
-            assert "12 of 12 trials: 8 finished" in done.stdout
-            assert done.stdout.endswith("loaded []\n")
+        command = [sys.executable, "-W", "ignore", "-c", READ_ONLY, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("12 of 12 trials: 8 finished") == 3  # once, and followed: the line and the table
+        assert done.stdout.endswith("loaded []\n")
         assert sorted(path.name for path in folder.iterdir()) == before
 
     def test_what_is_no_sweep_is_bad_input(self, tmp_path):
@@ -190,6 +187,29 @@ class TestFollowed:
         monkeypatch.setattr(status.time, "monotonic", lambda: float(next(clock)))
         follow(tmp_path / "small", console())
         assert slept == [30.0, 30.0, 30.0]
+
+    @pytest.mark.parametrize("removed", [False, True])
+    def test_a_sweep_may_be_extended_or_removed_meanwhile(self, two, tmp_path, monkeypatch, removed):
+        ledger, looks = one_trial(two, tmp_path), []
+
+        def sleep(seconds: float) -> None:
+            looks.append(text(shown))
+            if len(looks) == 2:
+                raise KeyboardInterrupt
+            if removed:
+                ledger.path.unlink()
+            else:
+                ledger.append("extended", trials=20)
+
+        monkeypatch.setattr(status.time, "sleep", sleep)
+        shown = console()
+        if removed:
+            with pytest.raises(InputError, match="is not the folder of a sweep"):
+                follow(tmp_path / "small", shown)
+        else:
+            follow(tmp_path / "small", shown)
+            assert "1 of 12 trials" in looks[0]
+            assert "1 of 20 trials" in looks[1]
 
     def test_ctrl_c_ends_it_cleanly(self, two, tmp_path):
         one_trial(two, tmp_path)

@@ -63,14 +63,19 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     tracked = Tracked(spec, folder, ids, MlflowClient(tracking_uri(spec, folder)))
     first = tracked.children()
 
-    # The first driver's last writes are lost, as if it had been killed with them in its queue: an end, a report, a run.
-    tracked.store.delete_tag(first[ids[1]].info.run_id, "wmsweep.state")
-    tracked.store.update_run(first[ids[1]].info.run_id, status="RUNNING")
+    # The first driver's last writes are lost, as if it had been killed with them in its queue or between two of them:
+    # states and status, a report, a run's params.
+    for index in (0, 1):
+        tracked.store.delete_tag(first[ids[index]].info.run_id, "wmsweep.state")
+    for index in (0, 1, 2):
+        tracked.store.update_run(first[ids[index]].info.run_id, status="RUNNING")
     lost = Bookkeeper(spec, folder, folder, [])
     report(lost, ids[3], 20, 0.96)
     book = Bookkeeper(spec, folder, folder, [])
     [book.next_trial() for _ in range(2)]
     tracked.ids = list(book.ledger.trials)
+    of_last = {**first[ids[3]].data.tags, TRIAL: tracked.ids[4], "mlflow.runName": "trial-004"}
+    tracked.store.create_run(first[ids[3]].info.experiment_id, tags=of_last)
     with Tracker(spec, folder) as tracker:
         book = Bookkeeper(spec, folder, folder, [tracker])
         report(book, ids[3], 30, 0.97)
@@ -156,7 +161,7 @@ def test_a_child_has_few_metrics_even_of_the_largest_task(tracked, tmp_path):
         shown = evaluation(40)
         shown["metrics"] |= {f"select/{name}": 0.5 for name in names}
         last = {**final(), "metrics": {f"{split}/{name}": 0.5 for split in splits for name in names}}
-        book.reported(trial_id, {"evaluation": shown, "done": True, "training_seconds": 1.0, "final": last})
+        book.reported(trial_id, {"evaluation": shown, "done": True, "notes": [], "seconds": 1.0, "final": last})
     (run,) = child_runs(MlflowClient(tracking_uri(spec, folder)), "largest")
     assert {"select/accuracy", "train/loss", "final/test/accuracy", "final/test_both/accuracy"} <= set(run.data.metrics)
     assert len(run.data.metrics) <= 30
