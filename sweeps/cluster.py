@@ -149,7 +149,7 @@ def check_cluster(spec: SweepSpec, folder: Path) -> None:
     if blind:
         raise InputError(
             "--storage",
-            f"must be seen by every node of the cluster, and {', '.join(blind)} does not see it",
+            f"must be seen by every node of the cluster, and it is not by {', '.join(blind)}",
             value=str(folder.parent),
             remedy="Name a folder on a file system that all nodes share: trials write their checkpoints there.",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,14 +40,15 @@ def run(
 
     A finished folder is left as it is and its table shown; a changed spec is refused.
     """
-    from rich.console import Console
+    with _loading():
+        from rich.console import Console
 
-    from sweeps.driver import run_sweep
-    from sweeps.loading import load_sweep
-    from sweeps.storage import check_storage
+        from sweeps.driver import run_sweep
+        from sweeps.loading import load_sweep
+        from sweeps.storage import check_storage
 
-    sweep = load_sweep(spec, overrides or [])
-    storage = check_storage(storage)
+        sweep = load_sweep(spec, overrides or [])
+        storage = check_storage(storage)
     console = Console()
     with _resumable(storage / sweep.name):
         ended = run_sweep(sweep, storage, console, source=spec, address=address)
@@ -65,9 +67,10 @@ def resume(
 
     What is there is replayed: study, early stopping, queue.
     """
-    from rich.console import Console
+    with _loading():
+        from rich.console import Console
 
-    from sweeps.driver import resume_sweep
+        from sweeps.driver import resume_sweep
 
     console = Console()
     with _resumable(folder):
@@ -171,6 +174,22 @@ def register(app: typer.Typer) -> None:
     """Adds the commands in the order in which they are used."""
     for command in (plan, render, run, resume, status, analyze, report, ui):
         app.command()(command)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Ctrl-C ends the process at once: nothing has begun, and libraries that are being loaded sometimes swallow a
+    KeyboardInterrupt."""
+
+    def end(*_: object) -> None:
+        typer.echo("Interrupted before anything had begun.", err=True)
+        os._exit(Interrupted.exit_code)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ START_ANALYSES_S = 5.0
 REPORT_S = 1.3
 BEGIN_AND_END_S = 10.0
 """Imports, stopping Ray, and the last of MLflow: outside of every stage."""
-DRIVER_BYTES = 1.2e9
+DRIVER_BYTES = 1.8e9
 """Memory of the driver and of Ray's own processes, with what all processes share."""
 FEWEST_KEPT, USUALLY_KEPT, MOST_KEPT = 2, 3, 4
 """Checkpoints that a trial keeps: the last two and the best, as of each of them."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sweeps import cluster
+from tests.fixtures.sweeps import small_sweep
 from wmcore.errors import InputError
 
 
@@ -68,3 +69,20 @@ def test_where_something_else_listens_is_refused_in_time(listener, how, monkeypa
 def test_what_ends_the_question_is_told(monkeypatch):
     monkeypatch.setattr(cluster, "PROBE", "raise ConnectionError('no\\ncluster')")
     assert "must lead to a running Ray (cluster)" in refused("auto")
+
+
+def test_a_storage_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
+    """test_job asks real nodes."""
+    asked = []
+    monkeypatch.setattr(cluster, "slots", lambda _: 1)
+    monkeypatch.setattr(cluster, "_working_dir", lambda: None)
+    monkeypatch.setattr(cluster, "nodes_without", lambda path: [asked.append(path.exists()), "10.0.0.2"][1:])
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"must be seen by every node .* it is not by 10\.0\.0\.2") as caught:
+        cluster.check_cluster(small_sweep(), folder)
+    assert caught.value.value == str(tmp_path)
+    assert asked == [True]
+    assert not list(folder.iterdir())
+    monkeypatch.setattr(cluster, "nodes_without", lambda _: [])
+    cluster.check_cluster(small_sweep(), folder)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,18 @@ def test_a_second_driver_is_refused_and_does_not_disturb_the_first(tmp_path, ray
     ledger = check_nothing_lost(sweep, planned=3, finished=3)
     check_reports_once(sweep)
     assert table(ledger) == table(undisturbed(sweep.spec, tmp_path / "undisturbed", sweep.stimuli))
+
+
+def test_ctrl_c_while_libraries_are_loaded(tmp_path, ray_folder):
+    sweep = Driven(tmp_path, ray_folder, CHANGES)
+    with sweep.driver() as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        sweep.wait_for(process, lambda: "libtorch" in maps.read_text())
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert sweep.output == "Interrupted before anything had begun.\n"
+    assert not sweep.folder.exists()
+    assert sweep.is_empty()
 
 
 STAGES = ("Start Ray and MLflow", "Stimuli and features", "Train and search", "Record and analyse", "Write the report")

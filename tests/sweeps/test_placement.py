@@ -149,6 +149,7 @@ driver.run_sweep(load_sweep(Path(sys.argv[1]), []), Path(sys.argv[2]), Console()
 """
 
 
+@pytest.mark.faults
 def test_shares_of_gpus_are_spread_over_all(ray_folder, tmp_path):
     """Four trials with half a GPU each fill two GPUs, side by side."""
     spec = small_sweep(**CHANGES)

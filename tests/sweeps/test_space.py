@@ -124,6 +124,8 @@ def test_a_condition_names_a_value_or_a_list_of_them():
     assert [cell["n"] for cell in several.cells() if "x" in cell] == [[1], [1], 3, 3]
     fraction = space(n={"quantised": [0, 1, 0.5]}, x={"int": [0, 1], "when": {"n": 1}})
     assert [cell["n"] for cell in fraction.cells() if "x" in cell] == [1.0, 1.0]
+    # A point holds the path's own kind of number, however the condition writes it.
+    assert [canonical_json(point["n"]) for point in fraction.points_at("x")] == ["1.0", "1.0"]
     truth = space(n={"choice": [1, "on"]}, x={"int": [0, 1], "when": {"n": 1}})
     assert not truth.active({"n": True}, "x")
 

@@ -24,7 +24,7 @@ class Evaluation:
     Attributes:
         step: optimiser steps done.
         metrics: ``<split>/<name>`` -> mean over replicates.
-        spread: the same names -> standard deviation over replicates (0 for one).
+        spread: the same names -> sample standard deviation over replicates, n - 1 in the denominator (0 for one).
         replicates: the same names -> the value of each replicate.
         divergence: kind (``wmcore.training.divergence``) -> number of replicates that show it.
     """
@@ -39,7 +39,7 @@ class Evaluation:
 def summary(step: int, values: Mapping[str, list[float]], divergence: Mapping[str, int] | None = None) -> Evaluation:
     """The evaluation of a step from the values of each replicate, by name."""
     with np.errstate(invalid="ignore"):  # the spread about an infinite mean is NaN
-        spread = {name: float(np.std(v)) for name, v in values.items()}
+        spread = {name: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for name, v in values.items()}
     metrics = {name: float(np.mean(v)) for name, v in values.items()}
     return Evaluation(step, metrics, spread, dict(values), dict(divergence or {}))
 

@@ -49,7 +49,7 @@ def test_a_replicate_is_the_same_however_many_there_are(synthetic_stimuli: Path)
         values = whole.history[-1].replicates[name]
         assert len(set(values)) == 3
         assert whole.history[-1].metrics[name] == pytest.approx(np.mean(values))
-        assert whole.history[-1].spread[name] == pytest.approx(np.std(values))
+        assert whole.history[-1].spread[name] == pytest.approx(np.std(values, ddof=1))
     alone, pair = runs[0,].finish(), runs[0, 1].finish()
     assert (alone.interval_unit, alone.n) == ("trials", 80)
     assert (pair.interval_unit, pair.n) == ("replicates", 2)
