@@ -137,7 +137,7 @@ def bare(stimuli: Path, storage: Path, trials: int) -> tuple[float, float]:
 def main() -> None:
     """Runs both sides, round by round, and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--bare-trials", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()

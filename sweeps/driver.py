@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeps.banks import stimulus_specs
 from sweeps.bookkeeper import Bookkeeper
-from sweeps.cluster import connected, slots
+from sweeps.cluster import check_cluster, connected, slots
 from sweeps.folder import driver_lock, open_folder, read_folder, stimuli_folder
 from sweeps.ledger import Ledger
 from sweeps.mechanism import analyse_best, failures, is_analysed, track_results
@@ -115,6 +115,7 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None)
             with ExitStack() as stack:
                 with display.stage("Start Ray and MLflow"):
                     stack.enter_context(connected(address))
+                    check_cluster(spec, folder)
                     tracker.wait_until_open()
                 prepare_stimuli(spec, stimuli, display)
                 check_splits(spec, stimuli)

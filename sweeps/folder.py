@@ -15,7 +15,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -72,7 +72,7 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
             "--storage", f"cannot be written ({error.strerror})", value=str(storage), remedy="Name another folder."
         ) from error
     ledger = Ledger(folder / "ledger.jsonl")
-    if ledger.spec is None:
+    if not ledger.trials and not _same(ledger.spec, resolved):
         # Two drivers may start at the same moment: only one of them begins the ledger.
         with driver_lock(folder):
             ledger = Ledger(folder / "ledger.jsonl")
@@ -82,11 +82,11 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
                     "holds trials but not the ledger that says what they are",
                     remedy="Restore ledger.jsonl from a backup, or give the new sweep another name.",
                 )
-            if ledger.spec is None:
+            if not ledger.trials and not _same(ledger.spec, resolved):
                 if source is not None:
                     (folder / "spec.yaml").write_text(source.read_text())
                 ledger.append("sweep", version=VERSION, spec=resolved)
-    if canonical_json(ledger.spec) != canonical_json(resolved):
+    if not _same(ledger.spec, resolved):
         changes = "; ".join(differences(ledger.spec, resolved))
         raise InputError(
             str(folder),
@@ -94,6 +94,10 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
             remedy="Give the new sweep another name, or restore the spec to go on with this one.",
         )
     return folder, as_extended(spec, ledger), ledger
+
+
+def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+    return one is not None and canonical_json(one) == canonical_json(other)
 
 
 def as_extended(spec: SweepSpec, ledger: Ledger) -> SweepSpec:

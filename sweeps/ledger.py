@@ -3,7 +3,7 @@
 It is the record of a sweep; Ray's files and MLflow are views of it. At any time planned = finished + pruned + failed
 + pending. Events:
 
-    sweep     version, spec                       first line
+    sweep     version, spec                       first line; again while there is no trial: the spec was corrected
     warmed    source, trials                      what the sampler knows from an earlier sweep
     extended  trials                              the sweep has so many trials from now on
     planned   number, trial_id, point, attempt    a suggestion became a trial; attempt: of the sampler's model
@@ -191,7 +191,7 @@ class Ledger:
                     f"was written by a newer version of wmsweep (ledger {line['version']}, this one reads {VERSION})",
                     remedy="Upgrade wmsweep.",
                 )
-            self.spec = line["spec"]
+            self.spec, self.warm, self.extended_to, self.exhausted = line["spec"], [], None, False
             return
         if event == "warmed":
             self.warm = line["trials"]

@@ -15,6 +15,7 @@ import ray
 import torch
 from ray import tune
 
+from wmcore.tasks.base import Task
 from wmcore.training.checkpoint import CheckpointFolder
 from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import TrialSpec
@@ -65,6 +66,8 @@ class VariantTrainable(tune.Trainable):
                 "divergence": outcome.divergence,
                 "device": self.run.device.type,
                 "threads": torch.get_num_threads(),
+                "gpus": ray.get_gpu_ids(),
+                "node": ray.get_runtime_context().get_node_id(),
             }
         self.notes = []
         report["seconds"] = self.seconds
@@ -77,6 +80,12 @@ class VariantTrainable(tune.Trainable):
         self.seconds += time.perf_counter() - started
         return done
 
+    def _known_task(self, trial: TrialSpec) -> Task | None:
+        """The task of the trial before, if this one's is equal: most sweeps search the model alone."""
+        run: TrainingRun | None = getattr(self, "run", None)
+        same = run is not None and (run.trial.task, run.trial.seed) == (trial.task, trial.seed)
+        return run.task if run is not None and same else None
+
     def cleanup(self) -> None:
         self.lock.close()
 
@@ -87,7 +96,8 @@ class VariantTrainable(tune.Trainable):
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         # Ray shows an actor only the devices that it was given.
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-        self.run = TrainingRun(trial, stimuli=Path(config["stimuli"]), device=device, threads=int(config["threads"]))
+        stimuli, threads = Path(config["stimuli"]), int(config["threads"])
+        self.run = TrainingRun(trial, stimuli=stimuli, device=device, threads=threads, task=self._known_task(trial))
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             latest = self.checkpoints.latest()

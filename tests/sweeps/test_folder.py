@@ -76,7 +76,8 @@ def test_a_folder_is_opened_again_as_it_was(tmp_path):
 
 def test_a_changed_spec_is_refused_with_the_difference(monkeypatch, spec_file, tmp_path, capsys):
     monkeypatch.setattr(driver, "connected", lambda address: pytest.fail("Ray was started"))
-    folder, _, _ = open_folder(small_sweep(), tmp_path)
+    folder, _, ledger = open_folder(small_sweep(), tmp_path)
+    ledger.append("planned", number=0, trial_id="t", point={})
     before = (folder / "ledger.jsonl").read_bytes()
     change = ["--set", "search.trials=6", "--set", "trial.training.optimizer.lr=0.5"]
     code = cli._run(["run", str(spec_file), "--storage", str(tmp_path), *change], debug=False)
@@ -86,6 +87,16 @@ def test_a_changed_spec_is_refused_with_the_difference(monkeypatch, spec_file, t
     assert "search.trials: 5 -> 6; trial.training.optimizer.lr: 0.001 -> 0.5" in err
     assert "another name" in err
     assert (folder / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_spec_that_was_corrected_before_the_first_trial_is_taken(tmp_path):
+    """The cluster or the tracking server may refuse what the ledger holds already."""
+    folder, _, _ = open_folder(small_sweep(), tmp_path)
+    corrected = small_sweep(**{"resources.cpu": 0.5})
+    _, spec, ledger = open_folder(corrected, tmp_path)
+    assert spec == corrected
+    assert read_folder(folder)[0] == corrected
+    assert [line["event"] for line in ledger.whole_lines()] == ["sweep", "sweep"]
 
 
 def test_differences_name_every_path():

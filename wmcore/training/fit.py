@@ -71,13 +71,18 @@ class TrainingRun:
         stimuli: Path | None = None,
         device: str | torch.device = "cpu",
         threads: int = 1,
+        task: Task | None = None,
     ) -> None:
-        """Args: as of ``fit``."""
+        """Args: as of ``fit``, and
+        task: the trial's task, as an earlier run of an equal task and seed has built and checked it.
+        """
         torch.set_num_threads(threads)
         self.trial, self.device = trial, torch.device(device)
         self.seeds = list(range(trial.replicates) if seeds is None else seeds)
-        self.task: Task = trial.task.build(stimuli)
-        self.task.check_splits(trial.seed)
+        if task is None:
+            task = trial.task.build(stimuli)
+            task.check_splits(trial.seed)
+        self.task = task
         self.models: list[SequenceModel] = [build_model(trial, r).to(self.device) for r in self.seeds]
         optimizer = trial.training.optimizer
         self.optimizers = [
