@@ -35,6 +35,7 @@ format: install
 
 benchmarks: install
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/overhead.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -2,13 +2,13 @@
 
     python benchmarks/overhead.py [--trials N] [--bare-trials N] [--rounds N]
 
-The sweep: N-back from cached features, 3 replicates per trial, 2 trials at once. Both sides train the same variants'
-networks with the same code, evaluate and checkpoint as often, and record in MLflow (SQLite); bare Ray Tune does so with its
+The sweep: N-back from cached features, 3 replicates per trial, 2 trials at once. Both sides train networks of the same
+size with the same code, evaluate and checkpoint as often, and record in MLflow (SQLite); bare Ray Tune does so with its
 own OptunaSearch and MLflowLoggerCallback, in a function trainable.
 
 Overhead per trial = (wall time - training time / trials at once) / trials. Training time is what the trials' own
-optimiser steps and evaluations took, measured inside the trials. Wall time starts when Ray is up and ends when MLflow has
-everything. Machines are noisy: medians over rounds, and ratios. No test asserts a time.
+optimiser steps and evaluations took, measured inside the trials. Wall time starts when Ray is up and ends when MLflow
+has everything. Machines are noisy: medians over rounds, and ratios. No test asserts a time.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import TrialSpec
 
 AT_ONCE = 2
+EVENTS = ("planned", "started")
+"""The first of each: between them Ray starts the actors."""
 TRIAL: dict[str, Any] = {
     "replicates": 3,
     "task": {
@@ -82,8 +84,8 @@ def ours(stimuli: Path, storage: Path, trials: int) -> tuple[float, float]:
     wall = time.perf_counter() - began
     ledger = Ledger(folder / "ledger.jsonl")
     own = sum(trial.seconds for trial in ledger.in_order())
-    times = {event: [x["time"] for x in ledger.whole_lines() if x["event"] == event] for event in ("planned", "started")}
-    return (wall - own / AT_ONCE) / trials, (times["started"][0] - times["planned"][0]) / trials
+    begun = {event: next(x["time"] for x in ledger.whole_lines() if x["event"] == event) for event in EVENTS}
+    return (wall - own / AT_ONCE) / trials, (begun["started"] - begun["planned"]) / trials
 
 
 def bare(stimuli: Path, storage: Path, trials: int) -> tuple[float, float]:

@@ -1,11 +1,9 @@
-"""Rendering, training and the cost of a trial, each beside its alternative in one run.
+"""Rendering and training, each beside its alternative in one run.
 
     python benchmarks/throughput.py [--quick]
 
 1. Renders per second: one process that keeps its scene, and a pool of renderers through Ray Data.
 2. Training sequences per second: from cached features, and with the frozen backbone in the training loop.
-3. Seconds of overhead per trial: this sweep engine (one actor for many trials, ledger, MLflow), and a bare function
-   trainable of Ray Tune that records nothing. Overhead is wall time beyond the trials' own training.
 
 Machines are noisy: medians over rounds, and ratios. No test asserts a time.
 """
@@ -13,8 +11,6 @@ Machines are noisy: medians over rounds, and ratios. No test asserts a time.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -25,21 +21,14 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray import tune
 from ray.data import from_items
 from rich.console import Console
 from rich.table import Table
 
 from analysis_jobs.quiet import quiet
 from analysis_jobs.render import prepare, rendered
-from sweeps.cluster import connected, slots
-from sweeps.driver import search
-from sweeps.folder import open_folder
-from sweeps.ledger import Ledger
+from sweeps.cluster import connected
 from sweeps.native_output import stderr_in
-from sweeps.progress import Display
-from sweeps.spec import SweepSpec
-from sweeps.tracking import Tracker
 from wmcore.seeding import generator
 from wmcore.spec import with_paths
 from wmcore.stimuli.image_bank import ImageBank, render_object
@@ -57,16 +46,6 @@ TRIAL: dict[str, Any] = {
     "model": {"kind": "rnn", "cell": "gru", "hidden_size": 128, "trunk_size": 128, "reduction_channels": 24},
     "training": {"steps": 2, "batch_size": 8},
     "evaluation": {"every_steps": 2, "trials": 16, "test_trials": 16},
-}
-SWEEP: dict[str, Any] = {
-    "name": "overhead",
-    "trial": TRIAL,
-    "search": {
-        "space": {"training.optimizer.lr": {"loguniform": [1e-4, 1e-2]}},
-        "sampler": {"kind": "random"},
-        "objective": {"metric": "select/accuracy"},
-        "trials": 1,
-    },
 }
 
 
@@ -135,45 +114,8 @@ def training(stimuli: Path, rounds: int, steps: int) -> Iterator[Row]:
     yield "training", "frozen backbone in the loop", statistics.median(in_loop), "sequences/s"
 
 
-def overhead(stimuli: Path, scratch: Path, trials: int, bare_trials: int) -> Iterator[Row]:
-    """Seconds beyond the trials' own training, per trial."""
-    spec = SweepSpec.parse(with_paths(SWEEP, {"search.trials": trials}))
-    at_once = slots(spec)
-    folder, _ = open_folder(spec, scratch)
-    with Tracker(spec, folder) as tracker:
-        tracker.wait_until_open()
-        began = time.perf_counter()
-        search(spec, folder, stimuli, tracker, Display(Console(quiet=True), spec))
-    wall = time.perf_counter() - began
-    finished = [trial.result for trial in Ledger(folder / "ledger.jsonl").in_order() if trial.result]
-    own = sum(result["seconds"] for result in finished) / at_once
-    yield "overhead", f"wmsweep, {trials} trials, ledger and MLflow", (wall - own) / trials, "s/trial"
-
-    times = scratch / "bare"
-    times.mkdir()
-
-    def train(config: dict[str, Any]) -> None:
-        started = time.perf_counter()
-        run = TrainingRun(TrialSpec.parse(with_paths(TRIAL, config)), stimuli=stimuli)
-        metrics = run.advance().metrics
-        run.finish()
-        (times / f"{os.getpid()}.{time.monotonic_ns()}").write_text(json.dumps(time.perf_counter() - started))
-        tune.report({"accuracy": metrics["select/accuracy"]})
-
-    began = time.perf_counter()
-    tune.Tuner(
-        tune.with_resources(train, {"cpu": 1}),
-        param_space={"training.optimizer.lr": tune.loguniform(1e-4, 1e-2)},
-        tune_config=tune.TuneConfig(num_samples=bare_trials, metric="accuracy", mode="max"),
-        run_config=tune.RunConfig(storage_path=str(scratch / "ray"), verbose=0),
-    ).fit()
-    wall = time.perf_counter() - began
-    own = sum(json.loads(path.read_text()) for path in times.iterdir()) / at_once
-    yield "overhead", f"bare Ray Tune function, {bare_trials} trials", (wall - own) / bare_trials, "s/trial"
-
-
 def main() -> None:
-    """Runs all three and prints one table."""
+    """Runs both and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and trials")
     quick = parser.parse_args().quick
@@ -186,7 +128,6 @@ def main() -> None:
         parts = (
             lambda: rendering(spec, 1 if quick else 3),
             lambda: training(scratch, 3 if quick else 5, 50 if quick else 200),
-            lambda: overhead(scratch, scratch, 20 if quick else 60, 6 if quick else 12),
         )
         for i, part in enumerate(parts):
             if i == 1:

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -57,6 +58,13 @@ class BookScheduler(_StatelessForTune, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stops = self._book.decide(trial.config["trial_id"], json.loads(result["report"])["evaluation"])
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The newest trial that waits: it takes an actor that has become free. So would the oldest, which Tune chooses
+        by itself, and Tune would then end the actor that was about to start for it: short trials would run one after
+        the other."""
+        trials = reversed(tune_controller.get_trials())
+        return next((trial for trial in trials if trial.status == Trial.PENDING), None)
 
 
 class BookCallback(_StatelessForTune, Callback):

@@ -16,16 +16,16 @@ from sweeps.planning.variants import Variants
 from sweeps.schedule import NoSchedulerSpec
 from sweeps.spec import SweepSpec
 
-WORKERS_REFERENCE_S = 6.0
+WORKERS_REFERENCE_S = 3.8
 """Until two processes of trials could begin on the machine of the constants below (2 cores, nothing else running).
 They are scaled by what this takes here."""
-OPEN_MLFLOW_S = 2.0
+OPEN_MLFLOW_S = 2.5
 """What opening MLflow adds to starting Ray, beside which it runs."""
-START_TUNE_S = 2.5
+START_TUNE_S = 4.2
 """Until Tune's first trial begins, beyond the start of its processes."""
 BETWEEN_TRIALS_S = 0.3
 """From the end of a trial to the start of the next in its place."""
-START_RENDERING_S = 9.0
+START_RENDERING_S = 11.0
 """Until Ray Data passes the first object on, beyond loading renderer and backbone."""
 START_ANALYSES_S = 5.0
 """Until Ray Data has its first network in hand."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from sweeps.spec import SweepSpec
+from sweeps.tune_adapters import BookScheduler
 from tests.fixtures.driven import table, undisturbed
 from tests.fixtures.one_ray import one_ray as one_ray
 from tests.fixtures.one_ray import searched
@@ -45,6 +48,16 @@ def check_same_table(tmp_path: Path, concurrencies: tuple[int, ...], **changes: 
         at_once = most_at_once([(line["event"], line.get("trial_id")) for line in ledger.whole_lines()])
         assert (at_once > 1) == (concurrency > 1)
         assert table(ledger) == table(expected)
+
+
+def test_a_free_actor_goes_to_the_newest_trial():
+    """The oldest one has an actor of its own, which Tune ends when it takes another."""
+    trials = [SimpleNamespace(status=status) for status in ("RUNNING", "PENDING", "PENDING", "TERMINATED")]
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    scheduler = BookScheduler(MagicMock())
+    assert scheduler.choose_trial_to_run(controller) is trials[2]
+    trials[1:3] = []
+    assert scheduler.choose_trial_to_run(controller) is None
 
 
 def most_at_once(events: list[tuple[str, str | None]]) -> int:
