@@ -33,7 +33,7 @@ from rich.table import Table
 
 from sweeps.folder import checkpoints_of
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
-from tests.fixtures.driven import Driven, table, undisturbed, until
+from tests.fixtures.driven import Driven, table, undisturbed
 from tests.fixtures.processes import end_survivors
 
 STEPS, TRIALS = 120, 8
@@ -109,6 +109,15 @@ class Account:
         return equal and not self.wrong and not any(self.found[kind] for kind in kinds)
 
 
+def wait_until_empty(sweep: Driven, account: Account) -> None:
+    """Nothing of a driver that has ended may stay for long."""
+    try:
+        sweep.wait_until_empty()
+    except AssertionError as error:
+        account.wrong.append(str(error))
+        end_survivors(sweep.ray_folder)
+
+
 class Injector:
     """Drives one sweep to its end, and disturbs it until a deadline."""
 
@@ -141,7 +150,7 @@ class Injector:
                 return
             # The next driver sometimes meets what is left of the Ray of the last one, and sometimes does not.
             if self.moments.random() < 0.5:
-                until(self.sweep.is_empty, lambda: "processes are left behind", 60)
+                wait_until_empty(self.sweep, self.account)
                 self._damage()
 
     def _wait(self, process: subprocess.Popen[str]) -> None:
@@ -156,6 +165,9 @@ class Injector:
 
     def _did(self, kind: str) -> None:
         self.account.injected[kind] += 1
+        ledger = self.sweep.path.exists() and self.sweep.ledger
+        at = f"{len(ledger.trials)} trials planned, {ledger.lines} lines" if ledger else "no ledger yet"
+        print(f"{time.strftime('%X')}  {kind} ({at})", flush=True)
 
     def _kill_worker(self, process: subprocess.Popen[str]) -> None:
         starts = Counter(line["trial_id"] for line in self.sweep.events("started")[self.started_before :])
@@ -228,7 +240,7 @@ def main() -> None:
                 account.close(sweep, expected)
                 kind = sweep.spec.search.sampler.kind
                 console.print(f"sweep {number} ({kind}): {account.injected.total()} faults so far", highlight=False)
-                until(sweep.is_empty, lambda: "processes are left behind", 60)
+                wait_until_empty(sweep, account)
                 number += 1
         finally:
             end_survivors(ray_folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +63,8 @@ class Bookkeeper:
             # The driver was killed between the report that stopped it and its end.
             self._end("pruned", trial_id, step=self.ledger.trials[trial_id].step)
         self._queue = deque(trial for trial in trials if not trial.ended)
+        self._configured: dict[str, float] = {}
+        self._before: dict[str, float] = {}
 
     @property
     def remaining(self) -> int:
@@ -96,12 +99,22 @@ class Bookkeeper:
         sampler = self.spec.search.sampler
         return sampler.batch if isinstance(sampler, TpeSpec) and sampler.synchronous else 1
 
+    @cached_property
+    def _batch_starts(self) -> frozenset[int]:
+        """Numbers of trials that a batch begins with. The last one of a sweep may be short, and stays so if the sweep
+        is extended: what is suggested does not depend on when that was."""
+        starts, begun = set(), 0
+        for budget in (*self.ledger.budgets, self.spec.search.budget):
+            starts.update(range(begun, budget, self._batch))
+            begun = budget
+        return frozenset({*starts, begun})
+
     def _batch_may_begin(self) -> bool:
         """A batch is suggested from the outcomes of all batches before it."""
         return self._batch == 1 or self._batch_is_begun() or self.ledger.counts()["pending"] == 0
 
     def _batch_is_begun(self) -> bool:
-        return len(self.ledger.trials) % self._batch > 0
+        return len(self.ledger.trials) not in self._batch_starts
 
     def _plan(self) -> None:
         """Plans the trials up to the end of the batch, before any of them starts."""
@@ -113,7 +126,7 @@ class Bookkeeper:
             self._queue.append(trial)
             for listener in self.listeners:
                 listener.planned(trial)
-            if len(self.ledger.trials) % self._batch == 0:
+            if len(self.ledger.trials) in self._batch_starts:
                 return
 
     def _suggest(self, number: int) -> TrialRecord | None:
@@ -134,9 +147,9 @@ class Bookkeeper:
 
     def _reuse(self, trial: TrialRecord) -> bool:
         """Takes over a trial that another sweep of the storage has finished."""
-        if self.finished is None or (found := self.finished.get(trial.trial_id)) is None:
+        folder = trial_folder(self.folder, trial.trial_id)
+        if self.finished is None or (found := self.finished.take(trial.trial_id, folder)) is None:
             return False
-        found.copy_checkpoints(trial_folder(self.folder, trial.trial_id))
         self._end("reused", trial.trial_id, **found.event())
         # Later trials are compared with it at every rung, as after a restart.
         replay(self.rule, [self.ledger.trials[trial.trial_id]], self.spec.search.scheduler, self.spec.search.leading)
@@ -144,8 +157,11 @@ class Bookkeeper:
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
-        if self.ledger.trials[trial_id].ended:
+        trial = self.ledger.trials[trial_id]
+        if trial.ended:
             return
+        # The actor of a trial whose worker died counts on from what its config says.
+        self._before[trial_id] = trial.seconds - self._configured.setdefault(trial_id, trial.seconds)
         self.ledger.append("started", trial_id=trial_id)
 
     def decide(self, trial_id: str, evaluation: dict[str, Any]) -> bool:
@@ -162,6 +178,7 @@ class Bookkeeper:
         """One evaluation, and what follows from it: the trial goes on, is stopped, has diverged or is finished."""
         evaluation = result["evaluation"]
         step, divergence = evaluation["step"], evaluation["divergence"]
+        seconds = result["seconds"] + self._before.get(trial_id, 0.0)
         trial = self.ledger.trials[trial_id]
         if trial.ended:
             return
@@ -178,7 +195,7 @@ class Bookkeeper:
                 metrics=evaluation["metrics"],
                 replicates=evaluation["replicates"],
                 divergence=divergence,
-                seconds=result["seconds"],
+                seconds=seconds,
                 stops=trial_id in self._stopping,
             )
             for listener in self.listeners:
@@ -190,7 +207,7 @@ class Bookkeeper:
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
         elif result["done"]:
-            self._finish(trial, {**result["final"], "seconds": result["seconds"]})
+            self._finish(trial, {**result["final"], "seconds": seconds})
 
     def _finish(self, trial: TrialRecord, result: dict[str, Any]) -> None:
         values = trial.values(self.spec.search.objectives)

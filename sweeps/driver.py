@@ -19,7 +19,7 @@ from sweeps.native_output import stderr_in
 from sweeps.prior import read_prior
 from sweeps.progress import Display
 from sweeps.report import report_path, write_report
-from sweeps.resume import extend, retry_failed
+from sweeps.resume import extended, retry_failed
 from sweeps.reuse import FinishedElsewhere
 from sweeps.spec import SweepSpec
 from sweeps.stimuli import check_splits, prepare_stimuli
@@ -28,6 +28,7 @@ from sweeps.trainable import VariantTrainable
 from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
 from wmcore.stimuli.contact_sheet import contact_sheet
 from wmcore.stimuli.image_bank import ImageBank
+from wmcore.training.divergence import FATAL
 
 LIBRARY_LOG = "libraries.log"
 """File of a sweep's folder that takes what compiled libraries write to the terminal."""
@@ -94,17 +95,17 @@ def resume_sweep(
     """
     folder = folder.resolve()
     spec, ledger = read_folder(folder)
-    if more or retry:
+    if retry:
         with driver_lock(folder):
-            spec, ledger = read_folder(folder)
-            if more:
-                spec = extend(spec, ledger, more)
-            if retry:
-                retry_failed(folder, ledger)
-    return _drive(spec, folder, console, address)
+            ledger = Ledger(ledger.path)
+            retry_failed(folder, ledger)
+    return _drive(extended(spec, ledger, more) if more else spec, folder, console, address)
 
 
 def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None) -> Ended:
+    """Args:
+    spec: with the number of trials that the sweep is to have; the ledger may say fewer.
+    """
     if is_complete(spec, folder, Ledger(folder / "ledger.jsonl")):
         return Ended(spec, folder, problems(spec, folder))
     display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
@@ -117,12 +118,20 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None)
                     stack.enter_context(connected(address))
                     check_cluster(spec, folder)
                     tracker.wait_until_open()
+                # Not before all that can be refused has passed: who tries again would extend again.
+                _extend(spec, folder)
                 prepare_stimuli(spec, stimuli, display)
                 check_splits(spec, stimuli)
                 search(spec, folder, stimuli, tracker, display)
                 analyse_best(spec, folder, stimuli, display)
             _report(spec, folder, tracker, display)
     return Ended(spec, folder, _tracked(folder, tracker) + problems(spec, folder))
+
+
+def _extend(spec: SweepSpec, folder: Path) -> None:
+    ledger = Ledger(folder / "ledger.jsonl")
+    if ledger.budgets and spec.search.budget > ledger.budgets[-1]:
+        ledger.append("extended", trials=spec.search.budget)
 
 
 def _learn(spec: SweepSpec, folder: Path) -> None:
@@ -144,9 +153,12 @@ def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: s
 
 
 def problems(spec: SweepSpec, folder: Path) -> list[str]:
-    """A sentence for each trial and each analysis of a sweep that failed."""
-    failed = [trial for trial in Ledger(folder / "ledger.jsonl").in_order() if trial.state == "failed"]
-    return [f"variant {trial.number} failed: {trial.reason}" for trial in failed] + failures(spec, folder)
+    """A sentence for each trial that broke and each analysis that failed."""
+    trials = Ledger(folder / "ledger.jsonl").in_order()
+    failed = [trial for trial in trials if trial.state == "failed"]
+    # That some variants diverge is a result of a search, which its table shows; that all do is none.
+    broken = [t for t in failed if len(failed) == len(trials) or not any(kind in t.divergence for kind in FATAL)]
+    return [f"variant {trial.number} failed: {trial.reason}" for trial in broken] + failures(spec, folder)
 
 
 def _report(spec: SweepSpec, folder: Path, tracker: Tracker, display: Display) -> None:

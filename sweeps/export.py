@@ -7,16 +7,16 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.ledger import Ledger
-from sweeps.prior import known_trials
 from sweeps.search import Study
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
 
 def export_optuna(spec: SweepSpec, ledger: Ledger, file: Path) -> int:
-    """Writes every trial to an SQLite file, as a study of the sweep's name; returns how many.
+    """Writes the sweep's trials to an SQLite file, as a study of its name; returns how many.
 
     Raises:
         InputError: the file exists, or cannot be written.
@@ -25,22 +25,22 @@ def export_optuna(spec: SweepSpec, ledger: Ledger, file: Path) -> int:
         raise InputError("--optuna", "must be a file that does not exist yet", value=str(file), remedy="Name another.")
     if not file.parent.is_dir():
         raise InputError("--optuna", "must lie in a folder that exists", value=str(file), remedy="Make it first.")
-    held = Study(spec.search, ledger.in_order(), known_trials(ledger.warm)).study
+    held = Study(spec.search, ledger.in_order())
+    trials = held.own_trials()
     partial = file.with_name(f".{file.name}.partial")
     partial.unlink(missing_ok=True)
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{partial.resolve()}")
-        study = optuna.create_study(study_name=spec.name, storage=storage, directions=held.directions)
+        study = optuna.create_study(study_name=spec.name, storage=storage, directions=held.study.directions)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names([objective.metric for objective in spec.search.objectives])
-        study.add_trials(held.trials)
+        study.add_trials(trials)
         storage.engine.dispose()
         partial.rename(file)
-    except OSError as error:
-        raise InputError(
-            "--optuna", f"cannot be written ({error.strerror})", value=str(file), remedy="Name another."
-        ) from error
+    except (OSError, SQLAlchemyError) as error:
+        said = str(error).partition("\n")[0]
+        raise InputError("--optuna", f"cannot be written ({said})", value=str(file), remedy="Name another.") from error
     finally:
         partial.unlink(missing_ok=True)
-    return len(held.trials)
+    return len(trials)

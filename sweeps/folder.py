@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,13 +86,15 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
             if not ledger.trials and not _same(ledger.spec, resolved):
                 if source is not None:
                     (folder / "spec.yaml").write_text(source.read_text())
-                ledger.append("sweep", version=VERSION, spec=resolved)
+                sweep_id = ledger.sweep_id or uuid.uuid4().hex[:16]
+                ledger.append("sweep", version=VERSION, sweep_id=sweep_id, spec=resolved)
     if not _same(ledger.spec, resolved):
         changes = "; ".join(differences(ledger.spec, resolved))
         raise InputError(
             str(folder),
             f"holds a sweep with another spec ({changes})",
-            remedy="Give the new sweep another name, or restore the spec to go on with this one.",
+            remedy="Give the new sweep another name, or restore the spec to go on with this one; "
+            "`wmsweep resume DIR --trials N` adds trials.",
         )
     return folder, as_extended(spec, ledger), ledger
 
@@ -108,7 +111,10 @@ def as_extended(spec: SweepSpec, ledger: Ledger) -> SweepSpec:
     """
     if ledger.extended_to is None:
         return spec
-    data = with_paths(spec.model_dump(mode="json"), {"search.trials": ledger.extended_to})
+    return _parsed(with_paths(spec.model_dump(mode="json"), {"search.trials": ledger.extended_to}))
+
+
+def _parsed(data: dict[str, Any]) -> SweepSpec:
     try:
         return SweepSpec.parse(data)
     except ValidationError as error:
@@ -126,7 +132,7 @@ def read_folder(folder: Path) -> tuple[SweepSpec, Ledger]:
         raise InputError(
             str(folder), "is not the folder of a sweep: it holds no ledger.jsonl", remedy="Name DIR/<name> of a run."
         )
-    return as_extended(SweepSpec.parse(ledger.spec), ledger), ledger
+    return as_extended(_parsed(ledger.spec), ledger), ledger
 
 
 def holder(folder: Path) -> str:
@@ -140,11 +146,6 @@ def holder(folder: Path) -> str:
         except OSError:
             return file.read().strip() or "unknown"
     return ""
-
-
-def is_driven(folder: Path) -> bool:
-    """Whether a driver holds the folder just now."""
-    return bool(holder(folder))
 
 
 @contextmanager
@@ -178,6 +179,10 @@ def _locked(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise InputError(
+            file.name, f"cannot be locked ({error.strerror})", remedy="Keep sweeps on a file system with locks."
+        ) from error
     return True
 
 

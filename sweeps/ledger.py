@@ -3,7 +3,7 @@
 It is the record of a sweep; Ray's files and MLflow are views of it. At any time planned = finished + pruned + failed
 + pending. Events:
 
-    sweep     version, spec                       first line; again while there is no trial: the spec was corrected
+    sweep     version, sweep_id, spec             first line; again if the spec is corrected before the first trial
     warmed    source, trials                      what the sampler knows from an earlier sweep
     extended  trials                              the sweep has so many trials from now on
     planned   number, trial_id, point, attempt    a suggestion became a trial; attempt: of the sampler's model
@@ -110,8 +110,9 @@ class Ledger:
         self.path = path
         self.trials: dict[str, TrialRecord] = {}
         self.spec: dict[str, Any] | None = None
+        self.sweep_id = ""
         self.warm: list[dict[str, Any]] = []
-        self.extended_to: int | None = None
+        self.extensions: list[int] = []
         self.exhausted = False
         self.lines = 0
         self._whole_bytes = 0
@@ -173,7 +174,12 @@ class Ledger:
 
     def _whole(self) -> bytes:
         """The file up to the end of its last whole line."""
-        data = self.path.read_bytes()
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                str(self.path), f"cannot be read ({error.strerror})", remedy="Restore it or fix its permissions."
+            ) from error
         return data[: data.rfind(b"\n") + 1]
 
     def _damaged(self, number: int) -> InputError:
@@ -191,13 +197,14 @@ class Ledger:
                     f"was written by a newer version of wmsweep (ledger {line['version']}, this one reads {VERSION})",
                     remedy="Upgrade wmsweep.",
                 )
-            self.spec, self.warm, self.extended_to, self.exhausted = line["spec"], [], None, False
+            self.spec, self.warm, self.extensions, self.exhausted = line["spec"], [], [], False
+            self.sweep_id = line.get("sweep_id", "")
             return
         if event == "warmed":
             self.warm = line["trials"]
             return
         if event == "extended":
-            self.extended_to = line["trials"]
+            self.extensions.append(line["trials"])
             return
         if event == "exhausted":
             self.exhausted = True
@@ -241,6 +248,17 @@ class Ledger:
                 raise KeyError(event)
         if event in ENDS:
             trial.ended_at = self.lines
+
+    @property
+    def extended_to(self) -> int | None:
+        """The number of trials since the last extension; None before the first."""
+        return self.extensions[-1] if self.extensions else None
+
+    @property
+    def budgets(self) -> list[int]:
+        """The number of trials that the sweep was begun with, where its spec says it, and after each extension."""
+        begun = (self.spec or {}).get("search", {}).get("trials")
+        return [*([] if begun is None else [begun]), *self.extensions]
 
     @property
     def _leading(self) -> str:

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.folder import as_extended, checkpoints_of
+from sweeps.folder import checkpoints_of
 from sweeps.ledger import Ledger
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
+from wmcore.spec import with_paths
 from wmcore.training.divergence import FATAL
 
 
-def extend(spec: SweepSpec, ledger: Ledger, more: int) -> SweepSpec:
-    """Gives a sweep so many trials more; returns its spec.
+def extended(spec: SweepSpec, ledger: Ledger, more: int) -> SweepSpec:
+    """The spec of a sweep with so many trials more; nothing is written.
 
     Raises:
         InputError: the space holds no more.
     """
-    if ledger.exhausted:
+    size = spec.search.space.size()
+    used_up = ledger.exhausted or (spec.search.sampler.kind == "grid" and spec.search.budget + more > (size or 0))
+    if used_up:
+        holds = len(ledger.trials) if ledger.exhausted else size
         raise InputError(
             "--trials",
-            f"adds trials, but the space is used up: it holds {len(ledger.trials)} different ones",
+            f"adds more trials than the space holds: {holds} different ones",
             value=more,
-            remedy="Leave it out, or start a sweep with a larger space under another name.",
+            remedy="Ask for fewer, or start a sweep with a larger space under another name.",
         )
-    trials = spec.search.budget + more
-    # Checked before it is written: a grid has only so many cells.
-    before, ledger.extended_to = ledger.extended_to, trials
-    try:
-        extended = as_extended(spec, ledger)
-    finally:
-        ledger.extended_to = before
-    ledger.append("extended", trials=trials)
-    return extended
+    data = with_paths(spec.model_dump(mode="json"), {"search.trials": spec.search.budget + more})
+    return SweepSpec.parse(data)
 
 
 def retry_failed(folder: Path, ledger: Ledger) -> int:

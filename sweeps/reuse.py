@@ -55,7 +55,7 @@ class FinishedElsewhere:
         A ledger that cannot be read is left out and named in ``unreadable``: the sweep does not depend on it.
         """
         self.unreadable: list[str] = []
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, list[Found]] = {}
         for path in sorted(storage.glob("*/ledger.jsonl")):
             if path.parent.resolve() == but.resolve():
                 continue
@@ -66,15 +66,21 @@ class FinishedElsewhere:
                 continue
             for trial in ledger.trials.values():
                 if trial.state == "finished":
-                    self._found.setdefault(trial.trial_id, Found(path.parent, trial))
+                    self._found.setdefault(trial.trial_id, []).append(Found(path.parent, trial))
 
-    def get(self, trial_id: str) -> Found | None:
-        """The trial of this id whose best checkpoint is whole, or None."""
-        found = self._found.get(trial_id)
-        if found is None or found.trial.result is None:
-            return None
-        whole = checkpoints_of(found.sweep, trial_id).is_whole(found.trial.result["best_step"])
-        return found if whole else None
+    def take(self, trial_id: str, folder: Path) -> Found | None:
+        """Gives the folder of a trial the checkpoints of one that has finished elsewhere; None where there is none
+        whose best checkpoint is whole."""
+        for found in self._found.get(trial_id, ()):
+            result = found.trial.result
+            if result is not None and checkpoints_of(found.sweep, trial_id).is_whole(result["best_step"]):
+                try:
+                    found.copy_checkpoints(folder)
+                except OSError as error:
+                    self.unreadable.append(f"{found.sweep}: {error}")
+                else:
+                    return found
+        return None
 
 
 def _link(source: str, target: str) -> None:

@@ -24,6 +24,9 @@ MODEL_ATTEMPTS = 20
 CHANCE_ATTEMPTS = 200
 """Known points in a row after which chance gives way to the cells that are left or, in a continuous space, gives up."""
 
+TRIAL_ID = "trial_id"
+"""Attribute of those trials of a study that are the sweep's own; suggestions that were dropped lack it."""
+
 STATES = {
     "planned": TrialState.RUNNING,
     "running": TrialState.RUNNING,
@@ -69,7 +72,8 @@ class Study:
         self._sequence: PointSequence | None = None
         if is_sequence(search.sampler):
             self._sequence = point_sequence(search.sampler, search.space)
-        self._index = 0
+        self._index, self._repeats = 0, 0
+        self._seen: set[str] = set()
         for trial in known:
             self._add(trial)
         for trial in trials:
@@ -103,6 +107,7 @@ class Study:
     def bind(self, asked: Asked, trial_id: str) -> None:
         """The suggestion became this trial."""
         self._tried.add(canonical_json(asked.point))
+        asked.trial.set_user_attr(TRIAL_ID, trial_id)
         self._pending[trial_id] = asked.trial
 
     def drop(self, asked: Asked) -> None:
@@ -120,22 +125,26 @@ class Study:
         state = self.state(trial)
         self.study.tell(live, self._values(trial) if state is TrialState.COMPLETE else None, state=state)
 
+    def own_trials(self) -> list[optuna.trial.FrozenTrial]:
+        """What Optuna holds of the sweep's trials, without suggestions that were dropped."""
+        return [trial for trial in self.study.trials if TRIAL_ID in trial.user_attrs]
+
     def state(self, trial: TrialRecord) -> TrialState:
         """What Optuna is told of a trial; one without a value has failed."""
         complete = trial.state == "finished" and self._values(trial) is not None
         return STATES[trial.state] if complete or trial.state != "finished" else TrialState.FAIL
 
     def _from_sequence(self) -> Iterator[Asked]:
+        """Goes through the sequence once. Where it gives up depends on the sequence alone, and so a study that was
+        rebuilt gives up there, too."""
         assert self._sequence is not None
-        misses = 0
-        while misses < CHANCE_ATTEMPTS and (point := self._sequence.at(self._index)) is not None:
+        while self._repeats < CHANCE_ATTEMPTS and (point := self._sequence.at(self._index)) is not None:
             self._index += 1
-            # Those of a sequence that was rebuilt lie at its start; only what comes after them is a miss.
-            if canonical_json(point) in self._tried:
-                misses += self._index > len(self._tried)
-                continue
-            misses = 0
-            yield self.fixed(point)
+            text = canonical_json(point)
+            self._repeats = self._repeats + 1 if text in self._seen else 0
+            self._seen.add(text)
+            if text not in self._tried:
+                yield self.fixed(point)
 
     def _from_model(self, number: int) -> Iterator[Asked]:
         for attempt in range(CHANCE_ATTEMPTS):
@@ -208,5 +217,5 @@ class Study:
 
 def _attributes(trial: TrialRecord) -> dict[str, Any]:
     """What a study says of a trial beside its values."""
-    given = {"trial_id": trial.trial_id, "reason": trial.reason, "reused_from": trial.source, **trial.divergence}
+    given = {TRIAL_ID: trial.trial_id, "reason": trial.reason, "reused_from": trial.source, **trial.divergence}
     return {name: value for name, value in given.items() if value}

@@ -22,7 +22,7 @@ from sweeps.ledger import Ledger, TrialRecord
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
-SWEEP, TRIAL = "wmsweep.sweep", "wmsweep.trial_id"
+SWEEP, SWEEP_ID, TRIAL = "wmsweep.sweep", "wmsweep.sweep_id", "wmsweep.trial_id"
 _STATE = "wmsweep.state"
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
@@ -51,7 +51,8 @@ class Tracker:
         self.error: Exception | None = None
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._runs: dict[str, str] = {}
-        self._recorded = Ledger(folder / "ledger.jsonl").in_order()
+        ledger = Ledger(folder / "ledger.jsonl")
+        self._sweep_id, self._recorded = ledger.sweep_id, ledger.in_order()
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -74,9 +75,8 @@ class Tracker:
     def ended(self, trial: TrialRecord) -> None:
         """Logs the final figures and closes the run; of a reused trial, its curves first."""
         if trial.source:
-            for step, metrics in trial.reports.items():
-                trial_id, batch = trial.trial_id, _curves(step, metrics)
-                self._queue.put(lambda t=trial_id, b=batch: self._client.log_batch(self._runs[t], metrics=b))
+            trial_id, reports = trial.trial_id, dict(trial.reports)
+            self._queue.put(lambda: self._write_missing(trial_id, reports))
         self._queue.put(self._ending(trial))
 
     def _ending(self, trial: TrialRecord, written: Container[str] = ()) -> Callable[[], None]:
@@ -166,31 +166,34 @@ class Tracker:
             )
         else:
             self._experiment = experiment.experiment_id
-        parents = self._client.search_runs([self._experiment], f"tags.`{SWEEP}.role` = 'sweep'", max_results=1)
+        mine = f"tags.`{SWEEP}.role` = 'sweep' AND tags.`{SWEEP_ID}` = '{self._sweep_id}'"
+        parents = self._client.search_runs([self._experiment], mine, max_results=1)
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {"mlflow.runName": self.spec.name, SWEEP: self.spec.name, f"{SWEEP}.role": "sweep"}
+            tags = {"mlflow.runName": self.spec.name, SWEEP: self.spec.name, SWEEP_ID: self._sweep_id}
+            tags[f"{SWEEP}.role"] = "sweep"
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
             params = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
             self._client.log_batch(self._parent, params=[Param(k, v) for k, v in list(params.items())[:100]])
-        found = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name)}
+        found = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name, self._sweep_id)}
         self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
         for trial in self._recorded:
             known = found.get(trial.trial_id)
             state = None if known is None else known.data.tags.get(_STATE)
-            if state == "failed" and not trial.ended:
+            if known is not None and not trial.ended:
                 self._reopen(trial)
             if known is None or not trial.ended or state != trial.state or known.info.status == "RUNNING":
                 self._catch_up(trial, known)
 
     def _reopen(self, trial: TrialRecord) -> None:
-        """A failed trial is trained again: its run goes on or, if its curve was forgotten, gives way to a new one."""
+        """A trial that is pending goes on in its run; if its curve was forgotten, because it starts anew after a
+        failure, the run gives way to a new one."""
         run_id = self._runs[trial.trial_id]
-        if trial.reports:
+        if self._written(trial.trial_id) <= set(trial.reports):
             self._client.update_run(run_id, status="RUNNING")
-            self._client.set_tag(run_id, _STATE, "retried")
+            self._client.set_tag(run_id, _STATE, "pending")
         else:
             # MLflow keeps what is deleted, and shows it no more.
             self._client.delete_run(self._runs.pop(trial.trial_id))
@@ -201,13 +204,20 @@ class Tracker:
         if known is not None and trial.trial_id in self._runs:
             self._log_params(trial.trial_id, trial.point)
         self._plan(trial.number, trial.trial_id, dict(trial.point))
-        curve = self._client.get_metric_history(self._runs[trial.trial_id], self.spec.search.leading.metric)
-        written = {metric.step for metric in curve}
-        for step, metrics in trial.reports.items():
-            if step not in written:
-                self._client.log_batch(self._runs[trial.trial_id], metrics=_curves(step, metrics))
+        self._write_missing(trial.trial_id, trial.reports)
         if trial.ended:
             self._ending(trial, () if known is None else known.data.metrics)()
+
+    def _written(self, trial_id: str) -> set[int]:
+        """Steps of a trial's curve that the store holds."""
+        curve = self._client.get_metric_history(self._runs[trial_id], self.spec.search.leading.metric)
+        return {metric.step for metric in curve}
+
+    def _write_missing(self, trial_id: str, reports: Mapping[int, dict[str, float]]) -> None:
+        written = self._written(trial_id)
+        for step, metrics in reports.items():
+            if step not in written:
+                self._client.log_batch(self._runs[trial_id], metrics=_curves(step, metrics))
 
     def _plan(self, number: int, trial_id: str, point: dict[str, Any]) -> None:
         """Makes a trial's run."""
@@ -217,6 +227,7 @@ class Tracker:
             "mlflow.runName": f"trial-{number:03d}",
             "mlflow.parentRunId": self._parent,
             SWEEP: self.spec.name,
+            SWEEP_ID: self._sweep_id,
             TRIAL: trial_id,
         }
         self._runs[trial_id] = self._client.create_run(self._experiment, tags=tags).info.run_id
@@ -229,8 +240,8 @@ class Tracker:
         self._client.log_batch(self._runs[trial_id], params=[Param(k, v) for k, v in params.items()])
 
 
-def child_runs(client: MlflowClient, name: str) -> list[Any]:
-    """Every trial's run of a sweep."""
+def child_runs(client: MlflowClient, name: str, sweep_id: str | None = None) -> list[Any]:
+    """Every trial's run of a sweep; without its id, of all sweeps of that name in the store."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return []
@@ -238,7 +249,8 @@ def child_runs(client: MlflowClient, name: str) -> list[Any]:
     while True:
         page = client.search_runs(
             [experiment.experiment_id],
-            f"tags.`{SWEEP}` = '{name}' AND tags.`{TRIAL}` != ''",
+            f"tags.`{SWEEP}` = '{name}' AND tags.`{TRIAL}` != ''"
+            + ("" if sweep_id is None else f" AND tags.`{SWEEP_ID}` = '{sweep_id}'"),
             max_results=1000,
             page_token=token,
         )

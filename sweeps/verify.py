@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from sweeps.folder import checkpoints_of
+from sweeps.history import history_faults
 from sweeps.ledger import ENDS, Ledger
-from sweeps.search import STATES, Study
+from sweeps.search import STATES, TRIAL_ID, Study
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
 
@@ -33,6 +34,7 @@ def verify(spec: SweepSpec, folder: Path, ledger: Ledger) -> list[Check]:
     """All checks of a sweep's folder; it is only read."""
     return [
         _identity(ledger),
+        _order(spec, ledger),
         _numbers(ledger),
         _trial_ids(spec, ledger),
         _checkpoints(folder, ledger),
@@ -67,6 +69,14 @@ def _identity(ledger: Ledger) -> Check:
     )
 
 
+def _order(spec: SweepSpec, ledger: Ledger) -> Check:
+    faults = history_faults(ledger.whole_lines())
+    if len(ledger.trials) > spec.search.budget:
+        faults.append(f"{len(ledger.trials)} trials were planned, and the sweep has {spec.search.budget}")
+    shown = f"{len(faults)} that cannot be: {faults[0]}" if faults else f"{ledger.lines} events"
+    return Check("every event follows from those before it", not faults, shown)
+
+
 def _numbers(ledger: Ledger) -> Check:
     numbers = [trial.number for trial in ledger.in_order()]
     return Check("trials are numbered 0, 1, 2, ...", numbers == list(range(len(numbers))), f"{len(numbers)} trials")
@@ -78,24 +88,26 @@ def _trial_ids(spec: SweepSpec, ledger: Ledger) -> Check:
 
 
 def _checkpoints(folder: Path, ledger: Ledger) -> Check:
+    """Of a finished trial the best one, which is analysed and reused; of a pruned one any."""
     ended = [trial for trial in ledger.in_order() if trial.state in ("finished", "pruned")]
     without = []
     for trial in ended:
         checkpoints = checkpoints_of(folder, trial.trial_id)
-        if not any(checkpoints.is_whole(step) for step in reversed(checkpoints.steps())):
-            without.append(trial.trial_id)
-    return Check("every finished or pruned trial kept a checkpoint", not without, f"{len(ended)} of them")
+        steps = reversed(checkpoints.steps()) if trial.result is None else [trial.result["best_step"]]
+        if not any(checkpoints.is_whole(step) for step in steps):
+            without.append(str(trial.number))
+    figures = f"{len(ended)} of them" + (f"; not trial {', '.join(without)}" if without else "")
+    return Check("every finished or pruned trial kept a checkpoint", not without, figures)
 
 
 def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
-    study, trials = Study(spec.search, ledger.in_order()), ledger.in_order()
-    held = {trial.user_attrs.get("trial_id"): trial.state for trial in study.study.trials}
-    wrong = [trial for trial in trials if trial.ended and held.get(trial.trial_id) != STATES[trial.state]]
-    states = Counter(trial.state for trial in study.study.trials)
+    held = Study(spec.search, ledger.in_order()).own_trials()
+    told = {trial.user_attrs[TRIAL_ID]: trial.state for trial in held}
+    right = {trial.trial_id: STATES[trial.state] for trial in ledger.in_order()}
+    states = Counter(trial.state for trial in held)
     shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))
-    # The counts alone would pass if two outcomes were exchanged.
-    holds = not wrong and len(study.study.trials) == len(trials)
-    return Check("Optuna holds every stopped trial as PRUNED", holds, shown)
+    holds = told == right and len(held) == len(right)
+    return Check("Optuna holds every trial in its state, a stopped one as PRUNED", holds, shown)
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
@@ -105,7 +117,7 @@ def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
         # MLflow's client would make it.
         return Check(name, False, f"{uri.removeprefix(SQLITE)} is missing or is no MLflow store; {remedy}")
     try:
-        runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(uri), spec.name))
+        runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(uri), spec.name, ledger.sweep_id))
     except MlflowException as error:
         return Check(name, False, f"the store {uri} cannot be read ({error})")
     once = set(runs) == set(ledger.trials) and all(count == 1 for count in runs.values())

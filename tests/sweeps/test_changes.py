@@ -11,9 +11,10 @@ import pytest
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.folder import checkpoints_of, open_folder, read_folder
 from sweeps.ledger import Ledger
-from sweeps.resume import extend, retry_failed
+from sweeps.resume import extended, retry_failed
+from sweeps.spec import SweepSpec
 from sweeps.verify import verify
-from tests.fixtures.sweeps import new_folder, report, small_sweep, train
+from tests.fixtures.sweeps import evaluation, new_folder, report, small_sweep, train
 from wmcore.errors import InputError
 
 CHANGES: dict[str, Any] = {"search.sampler": {"kind": "random", "seed": 1}, "search.trials": 3}
@@ -22,6 +23,13 @@ CHANGES: dict[str, Any] = {"search.sampler": {"kind": "random", "seed": 1}, "sea
 def new_book(storage: Path, **changes: Any) -> Bookkeeper:
     spec = small_sweep(**{**CHANGES, **changes})
     return Bookkeeper(spec, new_folder(spec, storage), storage / "stimuli", [])
+
+
+def extend(book: Bookkeeper, more: int) -> SweepSpec:
+    """As the driver does once all that can be refused has passed."""
+    spec = extended(book.spec, book.ledger, more)
+    book.ledger.append("extended", trials=spec.search.budget)
+    return spec
 
 
 def identity(book: Bookkeeper) -> str:
@@ -34,7 +42,7 @@ def test_an_extended_sweep_goes_on_as_a_longer_one_would(tmp_path):
     book, longer = new_book(tmp_path / "a"), new_book(tmp_path / "b", **{"search.trials": 7})
     for config in iter(book.next_trial, None):
         train(book, config["trial_id"], [0.5] * 4)
-    spec = extend(book.spec, book.ledger, 4)
+    spec = extend(book, 4)
     assert spec.search.budget == 7
     again = Bookkeeper(spec, book.folder, book.stimuli, [])
     assert again.remaining == 4
@@ -47,7 +55,7 @@ def test_an_extended_sweep_goes_on_as_a_longer_one_would(tmp_path):
     # Whoever opens the folder sees the longer sweep, with the spec that it was begun with.
     assert read_folder(book.folder)[0].search.budget == 7
     assert open_folder(book.spec, book.folder.parent)[1].search.budget == 7
-    assert extend(spec, Ledger(book.ledger.path), 1).search.budget == 8
+    assert extended(spec, Ledger(book.ledger.path), 1).search.budget == 8
 
 
 def test_a_used_up_space_cannot_be_extended(tmp_path):
@@ -58,17 +66,40 @@ def test_a_used_up_space_cannot_be_extended(tmp_path):
     assert book.ledger.exhausted
     before = book.ledger.path.read_bytes()
     with pytest.raises(InputError) as caught:
-        extend(book.spec, book.ledger, 5)
-    assert "used up" in str(caught.value)
+        extended(book.spec, book.ledger, 5)
+    assert caught.value.where == "--trials"
     assert "2 different ones" in str(caught.value)
     grid = new_book(
         tmp_path / "grid", **{"search.space": space, "search.sampler": {"kind": "grid"}, "search.trials": 2}
     )
     with pytest.raises(InputError) as caught:
-        extend(grid.spec, grid.ledger, 1)
-    assert "at most 2" in str(caught.value)
+        extended(grid.spec, grid.ledger, 1)
+    assert "--trials is 1" in str(caught.value)
+    assert "2 different ones" in str(caught.value)
     assert book.ledger.path.read_bytes() == before
     assert Ledger(grid.ledger.path).extended_to is None
+
+
+@pytest.mark.parametrize("ended_before", [8, 10])
+def test_an_extended_sweep_in_batches_does_not_depend_on_when_it_was_extended(tmp_path, ended_before):
+    sampler = {"kind": "tpe", "seed": 3, "startup_trials": 3, "synchronous": True, "batch": 4}
+    changes = {"search.sampler": sampler, "search.scheduler": {"kind": "none"}, "search.trials": 10}
+
+    def drive(book: Bookkeeper, most: int) -> None:
+        while most and (config := book.next_trial()) is not None:
+            lr = book.ledger.trials[config["trial_id"]].point["training.optimizer.lr"]
+            train(book, config["trial_id"], [0.9 - 10 * abs(lr - 0.01)] * 4)
+            most -= 1
+
+    tables = []
+    for name, most in (("late", 100), ("early", ended_before)):
+        book = new_book(tmp_path / name, **changes)
+        drive(book, most)
+        again = Bookkeeper(extend(book, 6), book.folder, book.stimuli, [])
+        drive(again, 100)
+        tables.append(list(again.ledger.trials))
+    assert len(tables[0]) == 16
+    assert tables[0] == tables[1]
 
 
 def test_only_failures_are_retried(tmp_path):
@@ -125,3 +156,10 @@ def test_seconds_go_on_after_a_restart(tmp_path):
     report(book, trial_id, 10, 0.9)
     again = Bookkeeper(book.spec, book.folder, book.stimuli, [])
     assert again.next_trial()["seconds"] == pytest.approx(1.0)
+    # Tune starts an actor whose worker died with the config that it had: it counts on from there.
+    again.started(trial_id)
+    report(again, trial_id, 20, 0.9)  # 2 s by the actor's clock
+    again.started(trial_id)
+    result = {"evaluation": evaluation(30, 0.9), "done": False, "notes": [], "seconds": 1.5}
+    again.reported(trial_id, result)
+    assert again.ledger.trials[trial_id].seconds == pytest.approx(2.5)

@@ -23,7 +23,6 @@ from tests.fixtures.driven import (
     kill_group,
     table,
     undisturbed,
-    until,
 )
 
 pytestmark = [
@@ -61,7 +60,7 @@ def started_and_killed(sweep: Driven, reports: int) -> Ledger:
     with sweep.driver() as process:
         sweep.wait_for(process, lambda: any(len(t.reports) >= reports for t in sweep.ledger.trials.values()))
         kill_group(process)
-    until(sweep.is_empty, lambda: f"{sweep.trainers()} are left")
+    sweep.wait_until_empty()
     return sweep.ledger
 
 
@@ -117,7 +116,7 @@ def test_a_driver_that_is_killed_five_times(sweep):
     ledger = check_nothing_lost(sweep, planned=6, finished=6)
     check_reports_once(sweep)
     check_as_undisturbed(sweep, ledger)
-    until(sweep.is_empty, lambda: f"{sweep.trainers()} are left")
+    sweep.wait_until_empty()
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "training.pt"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fixtures.driven import PATIENCE_S, Driven, check_nothing_lost, check_reports_once, table, undisturbed, until
+from tests.fixtures.driven import PATIENCE_S, Driven, check_nothing_lost, check_reports_once, table, undisturbed
 
 pytestmark = [
     pytest.mark.faults,
@@ -90,7 +90,7 @@ def test_ctrl_c_at_any_stage(tmp_path, ray_folder):
             assert re.fullmatch(
                 rf"Interrupted\. Nothing is lost: `\S+ resume {re.escape(str(sweep.folder))}` goes on\.", last
             )
-            until(sweep.is_empty, lambda s=stage: f"processes of stage {s} are left", 30)
+            sweep.wait_until_empty()
     assert sweep.resume() == 0, sweep.output
     ledger = check_nothing_lost(sweep, planned=3, finished=3)
     check_reports_once(sweep)

@@ -115,7 +115,7 @@ def test_a_neighbour_that_cannot_be_read_is_named_and_left_out(tmp_path, first):
     found = FinishedElsewhere(tmp_path, but=tmp_path / "second")
     assert len(found.unreadable) == 1
     assert str(tmp_path / "broken" / "ledger.jsonl") in found.unreadable[0]
-    assert found.get(next(iter(first.ledger.trials))) is not None
+    assert found.take(next(iter(first.ledger.trials)), tmp_path / "taken") is not None
 
 
 def test_an_unfinished_trial_is_taken_over_after_a_restart(tmp_path, first):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sweeps.ledger import TrialRecord
 from sweeps.objectives import ObjectiveSpec
-from sweeps.schedule import Asha, AshaSpec, NeverStop, NoSchedulerSpec, replay, stopping_rule
+from sweeps.schedule import Asha, AshaSpec, NeverStop, NoSchedulerSpec, replay, score, stopping_rule
 
 EVERY, STEPS = 10, 100
 VALUES = st.one_of(st.sampled_from([0.1, 0.5, 0.9, math.nan]), st.floats(0, 1))
@@ -131,11 +131,11 @@ def test_any_history_obeys_the_rule_and_its_replay_gives_the_same_rungs(data, mo
             assert trial.step < STEPS
     sign = 1 if mode == "max" else -1
     for milestone, rung in live.rungs.items():
-        goes_on = {name: score for name, score in rung.items() if not _stopped_at(trials, name, milestone)}
+        goes_on = {name: held for name, held in rung.items() if not _stopped_at(trials, name, milestone)}
         assert not rung or max(goes_on.values(), default=None) == max(rung.values())
-        for name, score in rung.items():
+        for name, held in rung.items():
             shown = next(t for t in trials if t.trial_id == name).reports[milestone]["select/a"]
-            assert score == (-math.inf if shown is None else sign * shown)
+            assert held == (-math.inf if shown is None else sign * shown)
 
     again = Asha(grace, reduction, STEPS, mode)
     replay(again, trials, NoSchedulerSpec(), ObjectiveSpec(metric="select/a"))
@@ -156,3 +156,39 @@ def test_a_diverged_report_was_never_judged_and_is_not_replayed():
     rule = Asha(10, 2, 40, "max")
     replay(rule, [diverged], NoSchedulerSpec(), ObjectiveSpec(metric="select/a"))
     assert rule.rungs == {10: {}, 20: {}}
+
+
+class TestScore:
+    """What of a variant's replicates is judged."""
+
+    VALUES = (0.6, 0.7, 0.8)
+    BOUND = AshaSpec(grace=10, judge_by="lower_bound", confidence=0.9)
+
+    def test_the_mean(self):
+        for spec in (NoSchedulerSpec(), AshaSpec(grace=10)):
+            assert score(spec, ObjectiveSpec(metric="select/a"), self.VALUES) == pytest.approx(0.7)
+
+    @pytest.mark.parametrize(("mode", "sign"), [("max", -1), ("min", 1)])
+    def test_the_pessimistic_end_of_the_interval(self, mode, sign):
+        # Student's t with 2 degrees of freedom at 0.9 is 1.8856; the standard error is 0.1 / sqrt(3).
+        half = 1.885618 * 0.1 / math.sqrt(3)
+        found = score(self.BOUND, ObjectiveSpec(metric="select/a", mode=mode), self.VALUES)
+        assert found == pytest.approx(0.7 + sign * half, rel=1e-6)
+
+    def test_a_replicate_without_a_value_makes_the_score_nan(self):
+        for spec in (AshaSpec(grace=10), self.BOUND):
+            assert math.isnan(score(spec, ObjectiveSpec(metric="select/a"), (0.6, None, 0.8)))
+
+    def test_one_lucky_seed_is_stopped_by_the_bound_and_not_by_the_mean(self):
+        objective = ObjectiveSpec(metric="select/a")
+        even, lucky = (0.70, 0.71, 0.72), (0.5, 0.6, 1.1)
+        for spec, stopped in ((AshaSpec(grace=10), False), (self.BOUND, True)):
+            rule = Asha(10, 3, 40, "max")
+            assert not rule.stops("even", 10, score(spec, objective, even))
+            assert rule.stops("lucky", 10, score(spec, objective, lucky)) is stopped
+
+    def test_a_replay_judges_by_the_bound_too(self):
+        trial = TrialRecord(0, "t", {}, replicates={10: list(self.VALUES)}, step=10)
+        rule, objective = Asha(10, 3, 40, "max"), ObjectiveSpec(metric="select/a")
+        replay(rule, [trial], self.BOUND, objective)
+        assert rule.rungs[10] == {"t": score(self.BOUND, objective, self.VALUES)}

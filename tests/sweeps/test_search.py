@@ -221,3 +221,24 @@ def test_different_points_that_make_the_same_trial_are_one_trial(tmp_path):
     assert book.next_trial() is None
     assert list(book.ledger.trials) == [first["trial_id"]]
     assert book.ledger.exhausted
+
+
+@pytest.mark.parametrize("sampler", ["random", "sobol"])
+def test_a_resume_anywhere_in_a_small_space_changes_nothing(tmp_path, sampler):
+    """Where most suggestions are known already, the sequence gives way to the cells that are left at the same place."""
+    changes = {
+        "search.space": {"model.hidden_size": {"int": [2, 65]}},
+        "search.sampler": {"kind": sampler, "seed": 1},
+        "search.trials": 64,
+    }
+    whole = new_book(tmp_path / "whole", **changes)
+    while whole.next_trial() is not None:
+        pass
+    points = [trial.point for trial in whole.ledger.in_order()]
+    assert len(points) == 64
+    killed = new_book(tmp_path / "killed", **changes)
+    while killed.next_trial() is not None:
+        killed = Bookkeeper(killed.spec, killed.folder, killed.stimuli, [])
+        for _ in range(len(killed.ledger.trials)):
+            killed.next_trial()  # those that are unfinished come first
+    assert [trial.point for trial in killed.ledger.in_order()] == points

@@ -12,7 +12,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from sweeps import verify
 from sweeps.bookkeeper import Bookkeeper
+from sweeps.resume import retry_failed
+from sweeps.reuse import FinishedElsewhere
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, Tracker, child_runs, tracking_uri
 from tests.fixtures.sweeps import evaluation, final, new_folder, report, small_sweep, train
@@ -186,3 +189,79 @@ def test_what_ended_a_sweep_is_not_hidden_by_the_store(tmp_path):
     spec = small_sweep(**{"tracking.uri": "mysql://nobody@127.0.0.1:9/nothing"})
     with pytest.raises(KeyboardInterrupt), Tracker(spec, new_folder(spec, tmp_path)):
         raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def server(tracked: Tracked) -> str:
+    """A store that several sweeps share."""
+    return tracking_uri(tracked.spec, tracked.folder)
+
+
+def steps(store: MlflowClient, run: Run) -> list[int]:
+    return [metric.step for metric in store.get_metric_history(run.info.run_id, "select/accuracy")]
+
+
+def sharing(name: str, storage: Path, uri: str, **changes) -> tuple[SweepSpec, Path]:
+    base = {"search.sampler": {"kind": "random", "seed": 1}, "search.scheduler": {"kind": "none"}}
+    spec = small_sweep(name=name, **{**base, "tracking": {"uri": uri}, **changes})
+    return spec, new_folder(spec, storage)
+
+
+def test_sweeps_of_one_name_on_one_server_stay_apart(server, tmp_path):
+    """The same spec in two storages: the same trial ids, and runs of their own."""
+    store, ids = MlflowClient(server), []
+    for place in ("here", "there"):
+        spec, folder = sharing("twice", tmp_path / place, server)
+        with Tracker(spec, folder) as tracker:
+            book = Bookkeeper(spec, folder, folder, [tracker])
+            trial_id = book.next_trial()["trial_id"]
+            train(book, trial_id, [0.6, 0.7, 0.8, 0.9])
+        ids.append(trial_id)
+        check = verify._mlflow(spec, folder, book.ledger)
+        assert check.holds, check
+    assert ids[0] == ids[1]
+    runs = child_runs(store, "twice")
+    assert len(runs) == 2
+    assert [steps(store, run) for run in runs] == [[10, 20, 30, 40]] * 2
+    assert len({run.data.tags["mlflow.parentRunId"] for run in runs}) == 2
+
+
+def test_a_trial_that_starts_anew_has_a_curve_of_its_own(server, tmp_path):
+    """The driver was killed before the store heard of the failure."""
+    spec, folder = sharing("anew", tmp_path, server)
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        trial_id = book.next_trial()["trial_id"]
+        report(book, trial_id, 10, 0.5)
+        report(book, trial_id, 20, 0.5)
+    silent = Bookkeeper(spec, folder, folder, [])
+    report(silent, trial_id, 30, 0.5, math.nan)
+    assert retry_failed(folder, silent.ledger) == 1
+    with Tracker(spec, folder) as tracker:
+        train(Bookkeeper(spec, folder, folder, [tracker]), trial_id, [0.6, 0.7, 0.8, 0.9])
+    store = MlflowClient(server)
+    (run,) = child_runs(store, "anew")
+    assert steps(store, run) == [10, 20, 30, 40]
+    assert run.info.status == "FINISHED"
+
+
+def test_a_reused_trial_that_was_begun_here_has_each_step_once(server, tmp_path, monkeypatch):
+    spec, folder = sharing("begun", tmp_path, server)
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        trial_id = book.next_trial()["trial_id"]
+        report(book, trial_id, 10, 0.6)
+    other, elsewhere = sharing("other", tmp_path, server)
+    begun = Bookkeeper(other, elsewhere, elsewhere, [])
+    assert begun.next_trial()["trial_id"] == trial_id
+    train(begun, trial_id, [0.6, 0.7, 0.8, 0.9])
+    monkeypatch.setattr("sweeps.reuse.Found.copy_checkpoints", lambda found, target: None)
+    monkeypatch.setattr("wmcore.training.checkpoint.CheckpointFolder.is_whole", lambda folder, step: True)
+    with Tracker(spec, folder) as tracker:
+        again = Bookkeeper(spec, folder, folder, [tracker], FinishedElsewhere(tmp_path, but=folder))
+        again.next_trial()
+    assert again.ledger.trials[trial_id].source == "other"
+    store = MlflowClient(server)
+    run = next(run for run in child_runs(store, "begun") if run.data.tags[TRIAL] == trial_id)
+    assert steps(store, run) == [10, 20, 30, 40]
+    assert run.data.tags["wmsweep.reused_from"] == "other"

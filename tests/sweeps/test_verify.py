@@ -10,12 +10,13 @@ import pytest
 
 from sweeps import verify as module
 from sweeps.bookkeeper import Bookkeeper
+from sweeps.history import history_faults
 from sweeps.ledger import Ledger
 from sweeps.verify import verify
 from tests.fixtures.sweeps import new_folder, small_sweep, train
 
 SPEC = small_sweep(**{"search.sampler": {"kind": "random", "seed": 1}})
-IDENTITY, NUMBERS, HASHES, CHECKPOINTS, OPTUNA, MLFLOW = range(6)
+IDENTITY, ORDER, NUMBERS, HASHES, CHECKPOINTS, OPTUNA, MLFLOW = range(7)
 
 
 MLFLOW_CHECK = module._mlflow
@@ -42,7 +43,7 @@ def test_a_sound_ledger(folder):
     checks = verify(SPEC, folder, Ledger(folder / "ledger.jsonl"))
     assert checks[IDENTITY].figures == "4 = 1 finished + 1 pruned + 1 failed + 1 pending"
     assert checks[OPTUNA].figures == "1 RUNNING, 1 COMPLETE, 1 PRUNED, 1 FAIL"
-    assert [check.holds for check in checks] == [True, True, True, False, True, True]
+    assert [check.holds for check in checks] == [True, True, True, True, False, True, True]
 
 
 def rewrite(folder: Path, change) -> None:
@@ -91,3 +92,65 @@ def test_a_store_that_is_missing_fails_the_check_and_is_not_made(folder, monkeyp
     assert "mlflow.db is missing or is no MLflow store" in check.figures
     assert f"`wmsweep analyze {folder}`" in check.figures
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def _impossible(lines: list[dict], event: str) -> list[dict]:
+    """A ledger with one event that cannot be."""
+    first = {name: next((i for i, line in enumerate(lines) if line["event"] == name)) for name in EVENTS}
+    match event:
+        case "retried, though it has not failed":
+            return [*lines, {"event": "retried", "trial_id": lines[first["finished"]]["trial_id"], "restarts": False}]
+        case "started after its end":
+            return [*lines, {"event": "started", "trial_id": lines[first["finished"]]["trial_id"]}]
+        case "reported after its end":
+            return [*lines, {**lines[first["reported"]], "step": 50}]
+        case "reported twice":
+            return [*lines[: first["reported"]], lines[first["reported"]], *lines[first["reported"] :]]
+        case "a lost report":
+            last = first["finished"] - 1
+            return [*lines[:last], *lines[last + 1 :]]
+        case "planned beyond the budget":
+            more = [{**lines[first["planned"]], "number": n, "trial_id": f"more{n}"} for n in range(4, 9)]
+            return [*lines, *more]
+        case "another spec":
+            return [*lines, lines[0]]
+    raise AssertionError(event)
+
+
+EVENTS = ("planned", "reported", "finished")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "retried, though it has not failed",
+        "started after its end",
+        "reported after its end",
+        "reported twice",
+        "a lost report",
+        "planned beyond the budget",
+        "another spec",
+    ],
+)
+def test_what_cannot_have_happened_is_found(folder, event):
+    assert holds(folder)[ORDER]
+    rewrite(folder, lambda lines: _impossible(lines, event))
+    ledger = Ledger(folder / "ledger.jsonl")
+    assert history_faults(ledger.whole_lines()) or event == "planned beyond the budget"
+    assert not module._order(SPEC, ledger).holds
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "nsga2", "random", "sobol"])
+def test_suggestions_that_were_dropped_are_no_trials(tmp_path, sampler):
+    space = {"model.hidden_size": {"int": [8, 11]}, "model.trunk_size": {"int": [8, 11]}}
+    changes = {"search.space": space, "search.sampler": {"kind": sampler, "seed": 1}, "search.trials": 14}
+    spec = small_sweep(**changes, **{"search.scheduler": {"kind": "none"}})
+    folder = new_folder(spec, tmp_path)
+    book = Bookkeeper(spec, folder, tmp_path, [])
+    for config in iter(book.next_trial, None):
+        train(book, config["trial_id"], [0.6, 0.7, 0.8, 0.9])
+    if sampler in ("cmaes", "nsga2"):
+        assert len(book.study.study.trials) > 14, "some suggestions were known already"
+    check = module._optuna(spec, Ledger(folder / "ledger.jsonl"))
+    assert check.holds
+    assert check.figures == "14 COMPLETE"
