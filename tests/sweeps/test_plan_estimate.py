@@ -40,6 +40,7 @@ def probed(spec, **changes) -> Probe:
             "trial_bytes": 10**9,
             "worker_bytes": 10**9,
             "gpu_bytes": 0,
+            "load": 0.3,
             **changes,
         }
     )
@@ -153,7 +154,7 @@ def test_shown_in_human_units():
 def test_the_table_names_stages_ranges_and_failures(tmp_path):
     spec = small_sweep(**{"search.trials": 12})
     failed = replace(ANALYSED, problem="decoding failed: [odd] reason")
-    probe = probed(spec, analyses=[failed, failed], unfinished=1, gpu_bytes=10**9, device="cuda")
+    probe = probed(spec, analyses=[failed, failed], unfinished=1, gpu_bytes=10**9, device="cuda", load=3.21)
     out = io.StringIO()
     show_estimate(Console(file=out, width=120), estimate(spec, variants_of(spec), probe), probe, tmp_path)
     text = " ".join(out.getvalue().split())
@@ -165,8 +166,14 @@ def test_the_table_names_stages_ranges_and_failures(tmp_path):
         "% of the search",
         "GPU memory │ 2.0 GB for 2 trials, beside CUDA's own",
         "are free",
+        "keeps this machine busy (load 3.2 on 2 CPUs)",
     ):
         assert words in text
+    quiet = io.StringIO()
+    show_estimate(
+        Console(file=quiet, width=120), estimate(spec, variants_of(spec), probe), replace(probe, load=1.0), tmp_path
+    )
+    assert "busy" not in quiet.getvalue()
     assert text.count("An analysis failed on an untrained network: decoding failed: [odd] reason") == 1
 
 

@@ -204,7 +204,7 @@ def test_verify_proves_it(ran):
     assert f"planned = finished + pruned + failed + pending: {figures}" in shown
     assert f"PRUNED: {counts['finished']} COMPLETE, {counts['pruned']} PRUNED" in shown
     assert "one MLflow run per trial: 5 runs, 5 trials" in shown
-    assert out.count("ok  ") == 6
+    assert out.count("ok  ") == 7
     assert "FAIL" not in out
 
 
