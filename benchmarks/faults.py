@@ -1,6 +1,6 @@
 """Kills, interrupts and damages sweeps at random moments, and counts what was lost.
 
-    python -m benchmarks.faults [--minutes N] [--seed S]          # from the repository's folder
+    python -m benchmarks.faults [--minutes N] [--seed S] [--keep DIR]          # from the repository's folder
 
 One small sweep after the other, each with another sampler, each driven by the command line in a process of its own; a
 driver that has died is followed by ``wmsweep resume``. Training is deterministic, so the table of results of every
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Account:
 
 
 def wait_until_empty(sweep: Driven, account: Account) -> None:
-    """Nothing of a driver that has ended may stay for long."""
+    """Nothing of a driver that has ended by itself may stay for long."""
     try:
         sweep.wait_until_empty()
     except AssertionError as error:
@@ -121,8 +122,10 @@ def wait_until_empty(sweep: Driven, account: Account) -> None:
 class Injector:
     """Drives one sweep to its end, and disturbs it until a deadline."""
 
-    def __init__(self, sweep: Driven, account: Account, moments: np.random.Generator, deadline: float) -> None:
-        self.sweep, self.account, self.moments, self.deadline = sweep, account, moments, deadline
+    def __init__(
+        self, sweep: Driven, account: Account, moments: np.random.Generator, deadline: float, rays: Path
+    ) -> None:
+        self.sweep, self.account, self.moments, self.deadline, self.rays = sweep, account, moments, deadline, rays
         self.faults: tuple[Callable[[subprocess.Popen[str]], None], ...] = (
             self._kill_worker,
             self._kill_driver,
@@ -132,11 +135,13 @@ class Injector:
         )
         self.started_before = 0
 
-    def run(self) -> None:
-        """Starts driver after driver until one comes to its end."""
+    def run(self) -> bool:
+        """Starts driver after driver until one comes to its end; False if one ends as none should."""
         while True:
             arguments = ("resume", str(self.sweep.folder)) if self.sweep.path.exists() else ()
             self.started_before = len(self.sweep.events("started"))
+            # A Ray folder for each driver, so that what one of them leaves behind is not taken for another's.
+            self.sweep.ray_folder = Path(tempfile.mkdtemp(dir=self.rays))
             with self.sweep.driver(*arguments) as process:
                 while process.poll() is None and time.monotonic() < self.deadline:
                     self._wait(process)
@@ -145,12 +150,14 @@ class Injector:
                 code = process.wait(600)
             if code not in (0, 130, -signal.SIGKILL):
                 self.account.wrong.append(f"a driver ended with {code}: {self.sweep.output[-500:]}")
-                return
+                return False
             if code == 0:
-                return
-            # The next driver sometimes meets what is left of the Ray of the last one, and sometimes does not.
-            if self.moments.random() < 0.5:
+                return True
+            if code != -signal.SIGKILL:
                 wait_until_empty(self.sweep, self.account)
+            elif self.moments.random() < 0.5:
+                # As after the machine went down; else the next driver meets what is left of the Ray of this one.
+                end_survivors(self.sweep.ray_folder)
                 self._damage()
 
     def _wait(self, process: subprocess.Popen[str]) -> None:
@@ -188,6 +195,8 @@ class Injector:
         self._did("driver and Ray killed")
 
     def _interrupt(self, process: subprocess.Popen[str]) -> None:
+        if "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            return  # Python itself, which has just started, would answer
         os.killpg(process.pid, signal.SIGINT)
         process.wait(120)
         self._did("Ctrl-C")
@@ -203,9 +212,9 @@ class Injector:
 
     def _damage(self) -> None:
         """What a crash of the machine may leave: half a line, half a file."""
-        if not self.sweep.path.exists():
+        lines = self.sweep.path.read_bytes().splitlines(keepends=True) if self.sweep.path.exists() else []
+        if not lines:
             return
-        lines = self.sweep.path.read_bytes().splitlines(keepends=True)
         with self.sweep.path.open("ab") as file:
             file.write(lines[-1][: len(lines[-1]) // 2])
         self._did("ledger line torn")
@@ -222,28 +231,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of faults")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the kinds of faults")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder, where the sweeps stay")
     given = parser.parse_args()
     console, account = Console(), Account()
     moments, deadline = np.random.default_rng(given.seed), time.monotonic() + 60 * given.minutes
-    with tempfile.TemporaryDirectory(prefix="wm", dir="/tmp", ignore_cleanup_errors=True) as name:
-        ray_folder = Path(name) / "ray"
-        ray_folder.mkdir()
+    with ExitStack() as stack:
+        # Ray's sockets lie in a folder with a short name.
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="wm", ignore_cleanup_errors=True))
+        rays, storages = Path(temporary) / "r", given.keep or Path(temporary)
+        rays.mkdir()
+        stack.callback(lambda: [end_survivors(folder) for folder in rays.iterdir()])
         number = 0
-        try:
-            while time.monotonic() < deadline:
-                storage = Path(name) / str(number)
-                storage.mkdir()
-                sweep = Driven(storage, ray_folder, changes(number))
-                sweep.write_banks()
-                expected = table(undisturbed(sweep.spec, storage / "undisturbed", sweep.stimuli))
-                Injector(sweep, account, moments, deadline).run()
+        while time.monotonic() < deadline:
+            storage = storages.resolve() / str(number)
+            storage.mkdir(parents=True)
+            sweep = Driven(storage, rays, changes(number))
+            sweep.write_banks()
+            expected = table(undisturbed(sweep.spec, storage / "undisturbed", sweep.stimuli))
+            if Injector(sweep, account, moments, deadline, rays).run():
                 account.close(sweep, expected)
-                kind = sweep.spec.search.sampler.kind
-                console.print(f"sweep {number} ({kind}): {account.injected.total()} faults so far", highlight=False)
-                wait_until_empty(sweep, account)
-                number += 1
-        finally:
-            end_survivors(ray_folder)
+            kind = sweep.spec.search.sampler.kind
+            console.print(f"sweep {number} ({kind}): {account.injected.total()} faults so far", highlight=False)
+            wait_until_empty(sweep, account)
+            number += 1
     shown = Table("what", "number")
     for group in (account.injected, account.found):
         for what, count in group.items():

@@ -23,6 +23,8 @@ from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
 SWEEP, SWEEP_ID, TRIAL = "wmsweep.sweep", "wmsweep.sweep_id", "wmsweep.trial_id"
+STORE = "mlflow.db"
+"""File of a sweep's folder: its own store."""
 _STATE = "wmsweep.state"
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
@@ -39,7 +41,7 @@ for name in ("mlflow", "alembic"):
 
 def tracking_uri(spec: SweepSpec, folder: Path) -> str:
     """The store of a sweep: the one that its spec names, or an SQLite file in its folder."""
-    return spec.tracking.uri or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    return spec.tracking.uri or f"sqlite:///{(folder / STORE).resolve()}"
 
 
 class Tracker:
@@ -157,6 +159,8 @@ class Tracker:
                     self._opened.set()
 
     def _open(self) -> None:
+        if self.spec.tracking.uri is None:
+            _make_store(self.folder / STORE)
         self._client = MlflowClient(tracking_uri(self.spec, self.folder))
         experiment = self._client.get_experiment_by_name(self.spec.name)
         if experiment is None:
@@ -258,6 +262,17 @@ def child_runs(client: MlflowClient, name: str, sweep_id: str | None = None) -> 
         token = page.token
         if not token:
             return runs
+
+
+def _make_store(path: Path) -> None:
+    """Makes a sweep's own store whole or not at all: MLflow cannot use one whose making was cut short."""
+    if path.exists():
+        return
+    making = path.with_name(f".{path.name}.making")
+    for left in path.parent.glob(f"{making.name}*"):
+        left.unlink()
+    MlflowClient(f"sqlite:///{making.resolve()}").search_experiments(max_results=1)
+    making.rename(path)
 
 
 def _first_line(error: Exception) -> str:

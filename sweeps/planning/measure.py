@@ -83,7 +83,7 @@ def measure_trial(
     both, _ = _timed(rough.advance)
     every = _steps_within(seconds, max(both - evaluation, both / 10), trial.evaluation.every_steps)
     final = evaluation / shown * tests * len(trial.task.final_splits())
-    shorter = max(trial.task.least_trials(), 2, math.ceil(tests * min(1.0, 2 * seconds / final)))
+    shorter = max(trial.task.least_trials(), 2, math.ceil(tests * min(1.0, seconds / 2 / final)))
     paced = _paced(trial, every, min(shorter, tests))
 
     start, run = _timed(lambda: TrainingRun(paced, stimuli=stimuli, device=device, threads=threads))

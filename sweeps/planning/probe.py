@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Probe:
         trial_bytes: memory of a process that trains, beside what it shares with others.
         worker_bytes: the same once it has rendered and analysed, too.
         gpu_bytes: GPU memory of a trial; 0 on CPU.
+        load: processes that wanted a CPU of this machine in the minute before (0 where Ray is elsewhere).
     """
 
     cpus: int
@@ -64,6 +66,7 @@ class Probe:
     trial_bytes: int
     worker_bytes: int
     gpu_bytes: int
+    load: float
 
 
 def probe(spec: SweepSpec, variants: Variants, storage: Path, say: Say, address: str | None = None) -> Probe:
@@ -86,14 +89,16 @@ def probe(spec: SweepSpec, variants: Variants, storage: Path, say: Say, address:
         folder = Path(name)
         with stderr_in(folder / "libraries.log"):
             say("Starting Ray")
-            began = time.perf_counter()
+            load, began = os.getloadavg()[0] if address is None else 0.0, time.perf_counter()
             with connected(address):
                 ray_seconds = time.perf_counter() - began
                 check_cluster(spec, folder)
-                return _probe(spec, variants, storage, folder, say, ray_seconds)
+                return _probe(spec, variants, storage, folder, say, ray_seconds, load)
 
 
-def _probe(spec: SweepSpec, variants: Variants, storage: Path, folder: Path, say: Say, ray_seconds: float) -> Probe:
+def _probe(
+    spec: SweepSpec, variants: Variants, storage: Path, folder: Path, say: Say, ray_seconds: float, load: float
+) -> Probe:
     cpus, at_once = max(1, int(ray.cluster_resources().get("CPU", 1))), min(slots(spec), trials_of(spec))
     say("Writing random features in place of those that are not made yet")
     stimuli = folder / "stimuli"
@@ -119,6 +124,7 @@ def _probe(spec: SweepSpec, variants: Variants, storage: Path, folder: Path, say
         trial_bytes=max(state[1] for state in trained),
         worker_bytes=max(state[1] for state in (*trained, *filter(None, states))),
         gpu_bytes=max(state[2] for state in trained),
+        load=load,
     )
 
 

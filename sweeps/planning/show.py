@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sweeps.planning.estimate import Estimate, Span
     from sweeps.planning.probe import Probe
 
+BUSY = 0.5
+"""Load per CPU from which on a user is told."""
+
 
 def show_facts(console: Console, name: str, facts: Mapping[str, str]) -> None:
     """What the spec alone says."""
@@ -34,6 +37,9 @@ def show_estimate(console: Console, estimate: Estimate, probe: Probe, storage: P
     console.print(table)
     console.print()
     console.print(_pairs(_resources(estimate, probe, storage)))
+    if probe.load > BUSY * probe.cpus:
+        load = f"load {probe.load:.1f} on {probe.cpus} CPUs"
+        console.print(f"Other work keeps this machine busy ({load}): these are times beside it.")
     for problem in dict.fromkeys(analysed.problem for analysed in probe.analyses if analysed.problem):
         console.print(f"An analysis failed on an untrained network: {problem}", markup=False, soft_wrap=True)
 
