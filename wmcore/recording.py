@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wmcore.tasks.base import Task
 
 FORMAT = 1
+_PERIOD = "period_"
 _BATCH = 256  # trials in one forward pass: bounds memory, does not change results
 
 
@@ -81,7 +82,8 @@ def record(
 
     Variables: ``state_<name>`` (trial, time, unit), ``outputs`` (trial, time, channel), ``targets``, ``loss_mask``
     (trial, time), ``lengths`` (trial), each condition by its own name, and the inputs (see ``inputs_of``).
-    Attributes are JSON: ``condition_labels``, ``periods`` (name -> [start, stop] steps), ``splits``, ``provenance``
+    ``period_<name>`` (trial, bound) holds the first step of a period and the step after its last one, -1 where a trial
+    lacks it. Attributes are JSON: ``condition_labels``, ``splits``, ``provenance``
     (what the caller gives: trial id, checkpoint step, seed, replicate, specs, bank hash), ``recording`` (the spec).
 
     Args:
@@ -129,12 +131,12 @@ def record(
         if name in data or name in ("trial", "time"):
             raise ValueError(f"condition {name!r} has the name of something that every recording holds")
         data[name] = (("trial", "time")[: value.ndim], value.numpy())
+    data |= {_PERIOD + name: (("trial", "bound"), bounds.numpy()) for name, bounds in batch.periods.items()}
     attrs = {
         "format": FORMAT,
         "first_state": f"state_{spec.states[0]}" if spec.states else "",
         "conditions": _json(list(batch.conditions)),
         "condition_labels": _json({name: list(labels) for name, labels in task.condition_labels.items()}),
-        "periods": _json({name: list(bounds) for name, bounds in batch.periods.items()}),
         "inputs": _json({name: "lookup" if isinstance(v, Lookup) else "dense" for name, v in batch.inputs.items()}),
         "splits": _json(dict(task.splits)),
         "recording": spec.canonical_json(),
@@ -163,9 +165,10 @@ def condition_labels(recording: xr.Dataset) -> dict[str, tuple[str, ...]]:
     return {name: tuple(labels) for name, labels in stored.items()}
 
 
-def periods(recording: xr.Dataset) -> dict[str, tuple[int, int]]:
-    """Period name -> (start, stop) steps, stop excluded."""
-    return {name: (b[0], b[1]) for name, b in json.loads(recording.attrs.get("periods", "{}")).items()}
+def periods(recording: xr.Dataset) -> dict[str, np.ndarray]:
+    """Period name -> (N, 2): each trial's first step and the step after its last one; -1 where it lacks the period."""
+    held = [str(name) for name in recording.data_vars if str(name).startswith(_PERIOD)]
+    return {name.removeprefix(_PERIOD): recording[name].values for name in held}
 
 
 def provenance(recording: xr.Dataset) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class TrialBatch:
         targets: (B, T) class indices or (B, T, C) values.
         loss_mask: (B, T) weights of each step in the loss; 0 where a step does not count.
         lengths: (B,) steps of each trial; steps beyond are padding.
-        periods: name -> (start, stop) steps shared by all trials, stop excluded.
+        periods: name -> (B, 2) first step and the step after the last; (-1, -1) in a trial that lacks the period.
         conditions: name -> (B,) or (B, T): labels for analyses (integers index the task's ``condition_labels``).
     """
 
@@ -83,7 +83,7 @@ class TrialBatch:
     targets: Tensor
     loss_mask: Tensor
     lengths: Tensor
-    periods: dict[str, tuple[int, int]] = field(default_factory=dict)
+    periods: dict[str, Tensor] = field(default_factory=dict)
     conditions: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -98,7 +98,7 @@ class TrialBatch:
             targets=self.targets[start:stop],
             loss_mask=self.loss_mask[start:stop],
             lengths=self.lengths[start:stop],
-            periods=self.periods,
+            periods={name: bounds[start:stop] for name, bounds in self.periods.items()},
             conditions={name: value[start:stop] for name, value in self.conditions.items()},
         )
 
@@ -109,6 +109,6 @@ class TrialBatch:
             targets=self.targets.to(device),
             loss_mask=self.loss_mask.to(device),
             lengths=self.lengths.to(device),
-            periods=self.periods,
+            periods={name: bounds.to(device) for name, bounds in self.periods.items()},
             conditions={name: value.to(device) for name, value in self.conditions.items()},
         )

@@ -48,7 +48,7 @@ class TableTask(Task):
             targets=index % 2,
             loss_mask=torch.ones(batch_size, 4),
             lengths=torch.full((batch_size,), 4),
-            periods={"all": (0, 4)},
+            periods={"all": torch.tensor([0, 4]).expand(batch_size, 2)},
             conditions={"parity": index % 2, "cue": cue, "is_odd": index % 2 == 1},
         )
 
@@ -170,7 +170,8 @@ def test_attributes_are_json(model: Leaky) -> None:
     data = made(model)
     assert all(isinstance(value, str | int) for value in data.attrs.values())
     assert condition_labels(data)["parity"] == ("even", "odd")
-    assert periods(data) == {"all": (0, 4)}
+    assert periods(data).keys() == {"all"}
+    assert (periods(data)["all"] == [0, 4]).all()
     assert provenance(data) == {"trial_id": "abc", "seed": 4}
     assert json.loads(data.attrs["recording"])["split"] == "neutral"
 

@@ -230,7 +230,7 @@ class NBack(Task):
             targets=targets,
             loss_mask=torch.where(executive, 1.0, self.spec.no_action_weight),
             lengths=torch.full((batch_size,), steps),
-            periods={"trial": (0, steps)},
+            periods={"trial": torch.tensor([0, steps]).expand(batch_size, 2)},
             conditions={
                 "n": n,
                 "feature": feature,
