@@ -34,8 +34,8 @@ format: install
 	$(BIN)/ruff check --fix .
 
 benchmarks: install
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.overhead
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,6 @@
 """What a trial costs beyond its own training: this engine and bare Ray Tune, the same sweep, in one run.
 
-    python benchmarks/overhead.py [--trials N] [--bare-trials N] [--rounds N]
+    python -m benchmarks.overhead [--trials N] [--bare-trials N] [--rounds N]
 
 The sweep: N-back from cached features, 3 replicates per trial, 2 trials at once. Both sides train networks of the same
 size with the same code, evaluate and checkpoint as often, and record in MLflow (SQLite); bare Ray Tune does so with its
@@ -14,6 +14,7 @@ has everything. Machines are noisy: medians over rounds, and ratios. No test ass
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -161,7 +162,8 @@ def main() -> None:
     for engine, trials in (("wmsweep", given.trials), ("bare", given.bare_trials)):
         overhead, start = (statistics.median(values) for values in zip(*found[engine], strict=True))
         label = engine if engine == "wmsweep" else "bare Ray Tune, OptunaSearch, MLflowLoggerCallback"
-        table.add_row(label, str(trials), f"{overhead:.3f}", f"{start:.3f}", f"{overhead / bare_median:.2f}x")
+        begun = "" if math.isnan(start) else f"{start:.3f}"
+        table.add_row(label, str(trials), f"{overhead:.3f}", begun, f"{overhead / bare_median:.2f}x")
     console.print(table)
 
 

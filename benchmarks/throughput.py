@@ -1,6 +1,6 @@
 """Rendering and training, each beside its alternative in one run.
 
-    python benchmarks/throughput.py [--quick]
+    python -m benchmarks.throughput [--quick]
 
 1. Renders per second: one process that keeps its scene, and a pool of renderers through Ray Data.
 2. Training sequences per second: from cached features, and with the frozen backbone in the training loop.
