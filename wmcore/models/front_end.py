@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wmcore.models.initialisation import Initialisation, linear_
 from wmcore.tasks.base import InputChannel
 from wmcore.trials import Inputs, dense
 
@@ -17,15 +18,20 @@ class FrontEnd(nn.Module):
     """u = ReLU(LayerNorm(W [e; v] + b)), with e the reduced features and v the vector inputs (nback.md section 4).
 
     Features (C, h, w) pass a 1x1 convolution to ``reduction_channels`` and are flattened, so that coarse space is
-    kept; vectors (task, cues) are appended as they are. LayerNorm eps 1e-5.
+    kept; vectors (task, cues) are appended as they are. LayerNorm eps 1e-5. Without a trunk u = [e; v]: vector inputs
+    then reach the cell unchanged (sequence_recall.md section 4).
+
+    Attributes:
+        size: D, width of u.
     """
 
     def __init__(
         self,
         inputs: Mapping[str, InputChannel],
-        trunk_size: int,
+        trunk_size: int | None,
         reduction_channels: int | None,
         dropout: float,
+        initialisation: Initialisation,
         generator: torch.Generator,
     ) -> None:
         """Args: ``dropout`` is the share of trunk units that are silenced at each step while a generator is given."""
@@ -41,11 +47,12 @@ class FrontEnd(nn.Module):
                 width += reduction_channels * math.prod(channel.shape[1:])
             else:
                 width += math.prod(channel.shape)
-        self.trunk = nn.Linear(width, trunk_size)
-        self.norm = nn.LayerNorm(trunk_size, eps=1e-5)
+        self.size = width if trunk_size is None else trunk_size
+        self.trunk = None if trunk_size is None else nn.Linear(width, trunk_size)
+        self.norm = None if trunk_size is None else nn.LayerNorm(trunk_size, eps=1e-5)
         for module in (*self.reductions.values(), self.trunk):
-            assert isinstance(module, nn.Linear)
-            uniform_(module, 1 / math.sqrt(module.in_features), generator)
+            if isinstance(module, nn.Linear):
+                linear_(module, initialisation, generator)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(..., D) for inputs of one step (B, ...) or of all steps (B, T, ...); no dropout."""
@@ -58,7 +65,10 @@ class FrontEnd(nn.Module):
             elif value.ndim > 3:
                 value = value.flatten(-3)
             parts.append(value)
-        return functional.relu(self.norm(self.trunk(torch.cat(parts, dim=-1))))
+        u = torch.cat(parts, dim=-1)
+        if self.trunk is None or self.norm is None:
+            return u
+        return functional.relu(self.norm(self.trunk(u)))
 
     def silence(self, u: Tensor, generator: torch.Generator | None) -> Tensor:
         """Dropout of one step's (B, D), drawn from ``generator``; none without one."""
@@ -66,10 +76,3 @@ class FrontEnd(nn.Module):
             return u
         kept = torch.rand(u.shape, generator=generator, device=u.device) >= self.dropout
         return u * kept / (1 - self.dropout)
-
-
-def uniform_(module: nn.Module, bound: float, generator: torch.Generator) -> None:
-    """Draws every parameter of a module from U(-bound, bound), in place."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)

@@ -1,42 +1,59 @@
-"""Vanilla, GRU and LSTM networks behind one front end. Shapes: B trials, T steps, D trunk width, H units, C outputs."""
+"""Vanilla, GRU and LSTM networks behind one front end. Shapes: B trials, T steps, D width of the cell's input, H
+units, C outputs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from wmcore.errors import InputError
 from wmcore.models.base import ModelSpec, Rollout, SequenceModel, State
-from wmcore.models.front_end import FrontEnd, uniform_
+from wmcore.models.front_end import FrontEnd
+from wmcore.models.initialisation import Initialisation, linear_, recurrent_
 from wmcore.tasks.base import InputChannel
 from wmcore.trials import Inputs, batch_shape
 
 
 class RNNSpec(ModelSpec):
-    """A recurrent network (vanilla, GRU or LSTM) with a perceptual front end and a linear readout."""
+    """A recurrent network (vanilla, GRU or LSTM) with a linear readout, and a perceptual front end if it has one."""
 
     kind: Literal["rnn"] = "rnn"
     cell: Literal["vanilla", "gru", "lstm"] = "gru"
     """Recurrent cell."""
     hidden_size: Annotated[int, Field(ge=1, le=8192)] = 256
     """H, units."""
-    trunk_size: Annotated[int, Field(ge=1, le=8192)] = 256
-    """D, width of the front end's output; the same D for cells that are compared at equal parameters."""
+    trunk_size: Annotated[int, Field(ge=1, le=8192)] | None = 256
+    """D, width of the front end's output; the same D for cells that are compared at equal parameters. null: no trunk,
+    the cell takes the task's vectors (and its features, reduced and flattened) as they are."""
     reduction_channels: Annotated[int, Field(ge=1, le=4096)] | None = 32
-    """Channels of the 1x1 convolution on features; null keeps all."""
+    """Channels of the 1x1 convolution on feature inputs; null keeps all."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of trunk units silenced at each step of training."""
+    initialisation: Initialisation = "uniform"
+    """How weights start: ``uniform`` is torch's own U(-1/sqrt(H), 1/sqrt(H)); ``orthogonal`` has recurrent matrices of
+    0.9 times a random rotation (per gate), Xavier-uniform input and output weights, and zero biases."""
+    state_noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Standard deviation of the Gaussian noise that is added to every unit's h after the nonlinearity, at each step of
+    training, in the unit of h (which has a range of -1 to 1). Step by step: training is several times slower."""
+
+    @model_validator(mode="after")
+    def _dropout_has_effect(self) -> RNNSpec:
+        if self.trunk_size is None and self.dropout > 0:
+            raise ValueError(
+                f"dropout is {self.dropout}, but it silences units of the trunk and trunk_size is null: leave dropout "
+                "out, or give the network a trunk"
+            )
+        return self
 
     def recordable(self) -> tuple[str, ...]:
         return ("h", "c") if self.cell == "lstm" else ("h",)
 
     def state_bound(self) -> float:
-        return 1.0  # h is a tanh, a mean of tanh values, or a tanh times a gate
+        return 1.0  # h, when there is no noise, is a tanh, a mean of tanh values, or a tanh times a gate
 
     def build(self, inputs: Mapping[str, InputChannel], output_size: int, generator: torch.Generator) -> RNN:
         return RNN(self, inputs, output_size, generator)
@@ -51,7 +68,12 @@ class RNN(SequenceModel):
     - LSTM (Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735): c_t = f * c_{t-1} + i * g;
       h_t = o * tanh(c_t)
 
-    Initialised from U(-1/sqrt(H), 1/sqrt(H)), linear layers from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    With ``state_noise`` sigma, while a generator is given, h_t + sigma * N(0, 1) takes the place of h_t in readout and
+    recurrence, alike in all cells; an LSTM's c has none of its own.
+
+    Parameters, G = 1, 3 or 4 gates: G (H D + H^2 + 2 H) + C H + C. These are torch's layers, with two biases per gate
+    that are added. For the GRU and the LSTM the published counts are the same (sequence_recall.md section 4); the
+    published vanilla cell has no b_hh, H parameters fewer, and computes the same functions.
     """
 
     def __init__(
@@ -59,21 +81,22 @@ class RNN(SequenceModel):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.front_end = FrontEnd(inputs, spec.trunk_size, spec.reduction_channels, spec.dropout, generator)
+        self.front_end = FrontEnd(
+            inputs, spec.trunk_size, spec.reduction_channels, spec.dropout, spec.initialisation, generator
+        )
         cell = {"vanilla": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[spec.cell]
-        self.cell = cell(spec.trunk_size, spec.hidden_size, batch_first=True)
+        self.cell = cell(self.front_end.size, spec.hidden_size, batch_first=True)
         self.readout = nn.Linear(spec.hidden_size, output_size)
-        for module in (self.cell, self.readout):
-            uniform_(module, 1 / math.sqrt(spec.hidden_size), generator)
+        recurrent_(self.cell, spec.initialisation, generator)
+        linear_(self.readout, spec.initialisation, generator)
 
     def initial_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
         zeros = self.readout.weight.new_zeros(batch_size, self.spec.hidden_size)
         return dict.fromkeys(self.spec.recordable(), zeros)
 
     def step(self, x: Inputs, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
-        u = self.front_end.silence(self.front_end(x), generator)
-        h, state = self._run(u[:, None], state)
-        return self.readout(h[:, 0]), state
+        state = self._advance(self.front_end(x), state, generator)
+        return self.readout(state["h"]), state
 
     def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
         unknown = sorted(set(record) - set(self.spec.recordable()))
@@ -81,22 +104,32 @@ class RNN(SequenceModel):
             raise InputError("record", f"must be among {', '.join(self.spec.recordable())}", value=unknown[0])
         batch_size, steps = batch_shape(inputs)
         u = self.front_end(inputs)
-        if generator is not None and self.spec.dropout > 0:
-            u = torch.stack([self.front_end.silence(u[:, t], generator) for t in range(steps)], dim=1)
         state = self.initial_state(batch_size)
-        if set(record) <= {"h"}:
+        is_noisy = generator is not None and self.spec.state_noise > 0
+        if set(record) <= {"h"} and not is_noisy:
+            if generator is not None and self.spec.dropout > 0:
+                u = torch.stack([self.front_end.silence(u[:, t], generator) for t in range(steps)], dim=1)
             h, state = self._run(u, state)
             recorded = {"h": h} if record else {}
         else:
-            # The fused kernel gives h at every step but c only at the last: recording c goes step by step.
+            # The fused kernel gives h at every step but c only at the last, and takes no noise between steps.
             states = []
             for t in range(steps):
-                _, state = self._run(u[:, t : t + 1], state)
+                state = self._advance(u[:, t], state, generator)
                 states.append(state)
             recorded = {name: torch.stack([s[name] for s in states], dim=1) for name in {*record, "h"}}
             h = recorded["h"]
             recorded = {name: recorded[name] for name in record}
         return Rollout(self.readout(h), state, recorded)
+
+    def _advance(self, u: Tensor, state: State, generator: torch.Generator | None) -> State:
+        """The state after one step's (B, D), with that step's dropout and noise if there is a generator."""
+        _, state = self._run(self.front_end.silence(u, generator)[:, None], state)
+        if generator is None or self.spec.state_noise == 0:
+            return state
+        h = state["h"]
+        noise = torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
+        return {**state, "h": h + self.spec.state_noise * noise}
 
     def _run(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, T, D) through the fused kernel from a given state: (B, T, H) and the final state."""
