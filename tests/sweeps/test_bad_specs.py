@@ -46,7 +46,7 @@ BAD = [
         9,
         ("trial.training.lr is 0.1", "exists at trial.training.optimizer.lr", "Fields: steps, batch_size"),
     ),
-    Bad("unknown kind", {"kind: nback": "kind: nbakc"}, 5, ("trial.task.kind is 'nbakc'", "it must be nback.")),
+    Bad("unknown kind", {"kind: nback": "kind: nbakc"}, 5, ("trial.task.kind is 'nbakc'", "Did you mean nback?")),
     Bad(
         "unknown sampler",
         {"kind: tpe": "kind: tpee"},

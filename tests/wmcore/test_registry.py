@@ -19,6 +19,7 @@ from wmcore.registry import discriminated_union, kind_of, kinds
 from wmcore.spec import Spec
 from wmcore.tasks.base import TaskSpec
 from wmcore.tasks.nback import NBackSpec
+from wmcore.tasks.sequence_recall import SequenceRecallSpec
 
 MakePackage = Callable[..., tuple[ModuleType, type[Spec]]]
 
@@ -84,4 +85,5 @@ def test_kind_of() -> None:
 
 def test_the_shipped_kinds() -> None:
     assert kinds(wmcore.tasks, TaskSpec)["nback"] is NBackSpec
+    assert kinds(wmcore.tasks, TaskSpec)["sequence_recall"] is SequenceRecallSpec
     assert kinds(wmcore.models, ModelSpec)["rnn"] is RNNSpec

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
+from torch.nn import functional
 
 from tests.contracts.model import STEPS, TRIALS, ModelContract, source
 from wmcore.models.base import ModelSpec
 from wmcore.models.rnn import RNN, RNNSpec
 from wmcore.tasks.base import InputChannel
+from wmcore.tasks.sequence_recall import SequenceRecallSpec
+from wmcore.trials import Inputs, Lookup, TrialBatch, at_step, dense
 
 CELLS = ("vanilla", "gru", "lstm")
 CHANNELS = {"features": InputChannel((6, 2, 2), "features"), "task": InputChannel((4,), "vector")}
@@ -56,6 +61,62 @@ class TestGRUWithoutReduction(ModelContract):
         return RNNSpec(cell="gru", hidden_size=9, trunk_size=8, reduction_channels=None)
 
 
+class TestGRUWithoutTrunk(ModelContract):
+    """Features, reduced, and vectors straight into the cell."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls) -> ModelSpec:
+        return RNNSpec(cell="gru", hidden_size=9, trunk_size=None, reduction_channels=3)
+
+
+class OnRecall(ModelContract):
+    """On the inputs of the recall task, without any front end."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def channels(cls) -> Mapping[str, InputChannel]:
+        return SequenceRecallSpec().input_channels()
+
+
+class TestVanillaOnRecall(OnRecall):
+    noisy = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls) -> ModelSpec:
+        return RNNSpec(cell="vanilla", hidden_size=9, trunk_size=None, initialisation="orthogonal", state_noise=0.1)
+
+
+class TestGRUOnRecall(OnRecall):
+    noisy = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls) -> ModelSpec:
+        return RNNSpec(cell="gru", hidden_size=9, trunk_size=None, initialisation="orthogonal", state_noise=0.1)
+
+
+class TestLSTMOnRecall(OnRecall):
+    noisy = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls) -> ModelSpec:
+        return RNNSpec(cell="lstm", hidden_size=9, trunk_size=None, initialisation="orthogonal", state_noise=0.1)
+
+
+class TestLSTMWithDropoutAndNoise(ModelContract):
+    """Both come from one generator, and step and forward draw them in the same order."""
+
+    noisy = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def spec(cls) -> ModelSpec:
+        return RNNSpec(cell="lstm", **SMALL, dropout=0.4, state_noise=0.1)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -63,7 +124,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def by_formula(model: RNN, features: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(T, C) outputs, (T, H) h and (T, H) c of ONE trial by the equations of nback.md section 4, in plain numpy.
 
-    Args: (T, channels, height, width) features and (T, V) vector.
+    Args: (T, channels, height, width) features and (T, V) vector; no channels at all where there are no features.
     """
     w = {name: value.detach().numpy() for name, value in model.named_parameters()}
     weight_ih, weight_hh = w["cell.weight_ih_l0"], w["cell.weight_hh_l0"]
@@ -84,9 +145,11 @@ def by_formula(model: RNN, features: np.ndarray, vector: np.ndarray) -> tuple[np
             e = np.concatenate(reduced)
         else:
             e = np.array([features[t][k, y, x] for k in range(channels) for y in range(height) for x in range(width)])
-        a = w["front_end.trunk.weight"] @ np.concatenate([e, vector[t]]) + w["front_end.trunk.bias"]
-        normalised = (a - a.mean()) / math.sqrt(((a - a.mean()) ** 2).mean() + 1e-5)
-        u = np.maximum(normalised * w["front_end.norm.weight"] + w["front_end.norm.bias"], 0)
+        u = np.concatenate([e, vector[t]])
+        if "front_end.trunk.weight" in w:
+            a = w["front_end.trunk.weight"] @ u + w["front_end.trunk.bias"]
+            normalised = (a - a.mean()) / math.sqrt(((a - a.mean()) ** 2).mean() + 1e-5)
+            u = np.maximum(normalised * w["front_end.norm.weight"] + w["front_end.norm.bias"], 0)
 
         def gate(k: int, name: str, u: np.ndarray = u, h: np.ndarray = h) -> np.ndarray:
             rows = slice(k * size, (k + 1) * size)
@@ -109,16 +172,18 @@ def by_formula(model: RNN, features: np.ndarray, vector: np.ndarray) -> tuple[np
     return np.array(outputs), np.array(all_h), np.array(all_c)
 
 
+@pytest.mark.parametrize("trunk", [8, None])
 @pytest.mark.parametrize("reduction", [3, None])
 @pytest.mark.parametrize("cell", CELLS)
-def test_equals_the_published_equations(cell: str, reduction: int | None) -> None:
-    spec = RNNSpec(cell=cell, hidden_size=9, trunk_size=8, reduction_channels=reduction)
+def test_equals_the_published_equations(cell: str, reduction: int | None, trunk: int | None) -> None:
+    spec = RNNSpec(cell=cell, hidden_size=9, trunk_size=trunk, reduction_channels=reduction)
     model = spec.build(CHANNELS, 3, source(4)).double()
     assert isinstance(model, RNN)
-    with torch.no_grad():
-        # Away from its initial values, so that scale and shift of the normalisation are tested too.
-        model.front_end.norm.weight.uniform_(0.5, 2, generator=source(5))
-        model.front_end.norm.bias.uniform_(-0.5, 0.5, generator=source(6))
+    if model.front_end.norm is not None:
+        with torch.no_grad():
+            # Away from its initial values, so that scale and shift of the normalisation are tested too.
+            model.front_end.norm.weight.uniform_(0.5, 2, generator=source(5))
+            model.front_end.norm.bias.uniform_(-0.5, 0.5, generator=source(6))
     features = torch.randn((TRIALS, STEPS, 6, 2, 2), generator=source(1), dtype=torch.float64)
     vector = torch.randn((TRIALS, STEPS, 4), generator=source(2), dtype=torch.float64)
     rollout = model({"features": features, "task": vector}, record=spec.recordable())
@@ -129,6 +194,149 @@ def test_equals_the_published_equations(cell: str, reduction: int | None) -> Non
         if cell == "lstm":
             np.testing.assert_allclose(rollout.recorded["c"][trial].detach(), c, rtol=1e-10, atol=1e-10)
             np.testing.assert_allclose(rollout.final_state["c"][trial].detach(), c[-1], rtol=1e-10, atol=1e-10)
+
+
+def recall_batch(trials: int = TRIALS, **fields) -> TrialBatch:
+    return SequenceRecallSpec(**fields).build().sample(trials, source(3), "train")
+
+
+def float64(batch: TrialBatch) -> Inputs:
+    return {name: dense(value).double() for name, value in batch.inputs.items()}
+
+
+def without_front_end(cell: str, **fields) -> RNN:
+    spec = RNNSpec(cell=cell, **{"hidden_size": 16, "trunk_size": None, **fields})
+    return spec.build(SequenceRecallSpec().input_channels(), 8, source(4)).double()
+
+
+@pytest.mark.parametrize("initialisation", ["uniform", "orthogonal"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_forward_equals_the_layers_of_torch_on_the_recall_task(cell: str, initialisation: str) -> None:
+    model = without_front_end(cell, initialisation=initialisation)
+    inputs = float64(recall_batch())
+    x = dense(inputs["task"])
+    layer = {"vanilla": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](x.shape[2], 16, batch_first=True).double()
+    readout = nn.Linear(16, 8).double()
+    layer.load_state_dict(model.cell.state_dict())
+    readout.load_state_dict(model.readout.state_dict())
+    h, last = layer(x)
+    rollout = model(inputs, record=model.spec.recordable())
+    torch.testing.assert_close(rollout.recorded["h"], h, rtol=0, atol=1e-10)
+    torch.testing.assert_close(rollout.outputs, readout(h), rtol=0, atol=1e-10)
+    if cell == "lstm":
+        torch.testing.assert_close(rollout.final_state["c"], last[1][0], rtol=0, atol=1e-10)
+        torch.testing.assert_close(rollout.recorded["c"][:, -1], last[1][0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_step_and_noise_equal_the_cells_of_torch_on_the_recall_task(cell: str, noise: float) -> None:
+    """Torch's own single-step cells, with the noise that the document writes added to h after the nonlinearity."""
+    model = without_front_end(cell, state_noise=noise)
+    inputs = float64(recall_batch())
+    x = dense(inputs["task"])
+    layer = {"vanilla": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[cell](x.shape[2], 16).double()
+    layer.load_state_dict({name.removesuffix("_l0"): value for name, value in model.cell.state_dict().items()})
+    h = c = torch.zeros(TRIALS, 16, dtype=torch.float64)
+    expected, mine, theirs = [], source(7), source(7)
+    state, outputs = model.initial_state(TRIALS), []
+    for t in range(x.shape[1]):
+        if cell == "lstm":
+            h, c = layer(x[:, t], (h, c))
+        else:
+            h = layer(x[:, t], h)
+        if noise:
+            h = h + noise * torch.randn(h.shape, generator=theirs, dtype=torch.float64)
+        expected.append(h)
+        output, state = model.step(at_step(inputs, t), state, mine)
+        outputs.append(output)
+        torch.testing.assert_close(state["h"], h, rtol=0, atol=1e-10)
+        if cell == "lstm":
+            torch.testing.assert_close(state["c"], c, rtol=0, atol=1e-10)
+    rollout = model(inputs, generator=source(7), record=["h"])
+    torch.testing.assert_close(rollout.recorded["h"], torch.stack(expected, 1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(rollout.outputs, torch.stack(outputs, 1), rtol=0, atol=1e-10)
+
+
+def test_noise_is_the_same_in_all_cells_and_silent_without_a_generator() -> None:
+    """Networks whose weights are all 0 hold nothing but the noise (of which a GRU keeps half from step to step)."""
+    inputs = float64(recall_batch())
+    held = {}
+    for cell in CELLS:
+        model = without_front_end(cell, state_noise=0.5)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        h = model(inputs, generator=source(2), record=["h"]).recorded["h"].detach()
+        held[cell] = h - 0.5 * functional.pad(h, (0, 0, 1, 0))[:, :-1] if cell == "gru" else h
+        assert (model(inputs, record=["h"]).recorded["h"] == 0).all()
+    noise = held["vanilla"]
+    assert float(noise.std()) == pytest.approx(0.5, rel=5 / math.sqrt(2 * noise.numel()))
+    torch.testing.assert_close(held["gru"], noise)
+    torch.testing.assert_close(held["lstm"], noise)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_orthogonal_start(cell: str) -> None:
+    spec = RNNSpec(cell=cell, hidden_size=40, trunk_size=24, reduction_channels=5, initialisation="orthogonal")
+    model = spec.build(CHANNELS, 3, source()).double()
+    assert isinstance(model, RNN)
+    gates = model.cell.weight_hh_l0.detach().split(40)
+    assert len(gates) == {"vanilla": 1, "gru": 3, "lstm": 4}[cell]
+    for gate in gates:
+        torch.testing.assert_close(gate @ gate.T, 0.81 * torch.eye(40, dtype=torch.float64), rtol=0, atol=1e-5)
+    assert len({float(gate[0, 0]) for gate in gates}) == len(gates)
+    linear = [model.front_end.trunk, model.front_end.reductions["features"], model.readout]
+    blocks = [layer.weight for layer in linear if isinstance(layer, nn.Linear)] + list(
+        model.cell.weight_ih_l0.split(40)
+    )
+    assert len(blocks) == 3 + len(gates)
+    for weight in blocks:
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert float(weight.detach().abs().max()) <= bound
+        assert float(weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=3 / math.sqrt(weight.numel()))
+    assert all((p == 0).all() for name, p in model.named_parameters() if "bias" in name)
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden", "published"),
+    [
+        ("gru", 128, 56_712),
+        ("lstm", 128, 75_272),
+        ("lstm", 110, 56_768),
+        # The published vanilla cell has one bias of H where torch's has two that are added.
+        ("vanilla", 128, 19_464 + 128),
+        ("vanilla", 226, 56_508 + 226),
+    ],
+)
+def test_parameter_counts_of_the_recall_table(cell: str, hidden: int, published: int) -> None:
+    task = SequenceRecallSpec(cue_channels=4)
+    spec = RNNSpec(cell=cell, hidden_size=hidden, trunk_size=None)
+    model = spec.build(task.input_channels(), task.output_size, source())
+    gates = {"vanilla": 1, "gru": 3, "lstm": 4}[cell]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == published == gates * (hidden * 15 + hidden**2 + 2 * hidden) + 8 * hidden + 8
+
+
+def test_looked_up_and_dense_inputs_are_the_same() -> None:
+    model = without_front_end("gru").float()
+    batch = recall_batch()
+    assert isinstance(batch.inputs["task"], Lookup)
+    expected = model({"task": dense(batch.inputs["task"])}).outputs
+    assert torch.equal(model(batch.inputs).outputs, expected)
+    output, _ = model.step(at_step(batch.inputs, 0), model.initial_state(TRIALS))
+    torch.testing.assert_close(output, expected[:, 0])
+
+
+def test_padding_changes_no_step_before_it() -> None:
+    """A trial alone, without padding, gives the outputs that it gives in a batch of mixed lengths."""
+    model = without_front_end("gru")
+    batch = recall_batch(30)
+    shortest = int(batch.lengths.argmin())
+    assert batch.lengths[shortest] < batch.targets.shape[1]
+    inputs, steps = float64(batch), int(batch.lengths[shortest])
+    alone = model({"task": dense(inputs["task"])[shortest : shortest + 1, :steps]}).outputs
+    torch.testing.assert_close(alone[0], model(inputs).outputs[shortest, :steps], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +448,24 @@ def test_training_keeps_the_fused_kernel() -> None:
     inputs = {"features": torch.zeros(2, 5, 6, 2, 2), "task": torch.zeros(2, 5, 4)}
     model(inputs)
     model(inputs, record=["h"])
-    assert calls == [5, 5]
+    model(inputs, generator=source())
+    assert calls == [5, 5, 5]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_noisy_network_keeps_the_fused_kernel_where_it_has_no_noise(cell: str) -> None:
+    model = without_front_end(cell, state_noise=0.1)
+    calls: list[int] = []
+    model.cell.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape[1]))
+    model({"task": torch.zeros(2, 5, 17, dtype=torch.float64)})
+    assert calls == [5]
+
+
+def test_dropout_needs_a_trunk() -> None:
+    with pytest.raises(
+        ValidationError, match=r"dropout is 0\.2, but it silences units of the trunk and trunk_size is null"
+    ):
+        RNNSpec(trunk_size=None, dropout=0.2)
 
 
 def test_only_an_lstm_has_c() -> None:
@@ -256,6 +481,9 @@ def test_only_an_lstm_has_c() -> None:
         {"reduction_channels": 0},
         {"width": 3},
         {"trunk_size": 1.5},
+        {"trunk_size": 0},
+        {"state_noise": -0.1},
+        {"initialisation": "identity"},
     ],
 )
 def test_spec_refuses(changes: dict) -> None:

@@ -21,6 +21,7 @@ from tests.contracts.task import TaskContract
 from wmcore.analyses.moments import states_at, steps_at
 from wmcore.analyses.variables import items_of
 from wmcore.models.base import Rollout, SequenceModel, State
+from wmcore.models.rnn import RNNSpec
 from wmcore.recording import RecordingSpec, record
 from wmcore.tasks.base import TaskSpec
 from wmcore.tasks.sequence_recall import SequenceRecallSpec
@@ -581,6 +582,23 @@ def test_baselines_of_the_reference() -> None:
     assert found["unordered"]["intrusion_rate"] == 0
 
 
+def test_a_small_network_learns_the_lists_that_it_is_shown_and_others() -> None:
+    spec = SequenceRecallSpec(items=5, lengths=(1, 2), select_share=0.0, test_share=0.0, stimulus_ms=100.0)
+    task = spec.build()
+    model = RNNSpec(hidden_size=32, trunk_size=None).build(spec.input_channels(), spec.output_size, source())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(120):
+        batch = task.sample(32, source(step), "train")
+        optimizer.zero_grad()
+        task.loss(model(batch.inputs).outputs, batch).backward()
+        optimizer.step()
+    batch = task.sample(200, source(), "neutral")
+    with torch.no_grad():
+        found = task.metrics(model(batch.inputs).outputs, batch)
+    assert found["accuracy"] > 0.9
+    assert found["sequence_accuracy_L1"] > found["sequence_accuracy_L2"] - 0.05
+
+
 # Bad input
 
 
@@ -601,6 +619,7 @@ def test_baselines_of_the_reference() -> None:
         ({"longest_delay_ms": 2040.0}, "longest_delay_ms is 2040.0, but it must be a multiple of dt_ms"),
         ({"longest_delay_ms": 1000.0}, r"longest_delay_ms is 1000.0, but it must exceed delay_ms \(1000\)"),
         ({"length_weights": [1.0, 2.0]}, "length_weights is.*one weight for each of the 3 lengths"),
+        ({"lengths": [2], "length_weights": [1.0]}, "no effect on a single one"),
         ({"length_weights": [1.0, 0.0, 1.0]}, "greater than 0"),
         ({"lengths": [1, 2]}, "every item at every rank in training.*rank 0 of a list of 1"),
         ({"items": 3, "lengths": [2]}, "test_share.*every item at every rank|must hold out at least one list"),

@@ -109,7 +109,7 @@ class SequenceRecallSpec(TaskSpec):
 
     @model_validator(mode="after")
     def _lists_can_be_made(self) -> SequenceRecallSpec:
-        longest = self.lengths[-1]
+        first, longest = self.lengths[0], self.lengths[-1]
         if longest > self.items and not self.replacement:
             raise InputError(
                 "lengths",
@@ -120,8 +120,10 @@ class SequenceRecallSpec(TaskSpec):
         if self.cue_channels < longest:
             rule = f"must be at least the longest length ({longest}), or its last items could not be asked for"
             raise InputError("cue_channels", rule, value=self.cue_channels)
-        if self.length_weights is not None and len(self.length_weights) != len(self.lengths):
-            rule = f"must give one weight for each of the {len(self.lengths)} lengths"
+        if self.length_weights is not None and (len(self.length_weights) != len(self.lengths) or longest == first):
+            rule = (
+                f"must give one weight for each of the {len(self.lengths)} lengths, and has no effect on a single one"
+            )
             raise InputError("length_weights", rule, value=self.length_weights)
         self.lists()
         return self

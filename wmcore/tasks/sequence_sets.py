@@ -48,7 +48,7 @@ def number_of_lists(items: int, length: int, replacement: bool) -> int:
     return items**length if replacement else math.perm(items, length)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def list_table(
     items: int, lengths: tuple[int, ...], replacement: bool, select_share: float, test_share: float, width: int
 ) -> ListTable:
