@@ -6,7 +6,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -582,12 +581,12 @@ def test_baselines_of_the_reference() -> None:
     assert found["unordered"]["intrusion_rate"] == 0
 
 
-def test_a_small_network_learns_the_lists_that_it_is_shown_and_others() -> None:
+def test_a_small_network_learns_more_than_any_shortcut_gives() -> None:
     spec = SequenceRecallSpec(items=5, lengths=(1, 2), select_share=0.0, test_share=0.0, stimulus_ms=100.0)
     task = spec.build()
     model = RNNSpec(hidden_size=32, trunk_size=None).build(spec.input_channels(), spec.output_size, source())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for step in range(120):
+    for step in range(150):
         batch = task.sample(32, source(step), "train")
         optimizer.zero_grad()
         task.loss(model(batch.inputs).outputs, batch).backward()
@@ -595,8 +594,7 @@ def test_a_small_network_learns_the_lists_that_it_is_shown_and_others() -> None:
     batch = task.sample(200, source(), "neutral")
     with torch.no_grad():
         found = task.metrics(model(batch.inputs).outputs, batch)
-    assert found["accuracy"] > 0.9
-    assert found["sequence_accuracy_L1"] > found["sequence_accuracy_L2"] - 0.05
+    assert found["accuracy"] > max(scores["accuracy"] for scores in task.baselines(batch).values())
 
 
 # Bad input
@@ -614,12 +612,13 @@ def test_a_small_network_learns_the_lists_that_it_is_shown_and_others() -> None:
         ({"lengths": [2, 7]}, r"cue_channels is 6, but it must be at least the longest length \(7\)"),
         ({"lengths": [2, 8], "cue_channels": 8, "items": 12}, "must have at most 1,000,000 lists.*19,958,400 lists"),
         ({"delay_ms": 1050.0}, r"delay_ms is 1050.0, but it must be a multiple of dt_ms \(100\)\. Write 1000"),
+        ({"response_ms": 1e-9}, "response_ms is 1e-09, but it must be a multiple of dt_ms.*Write 100"),
         ({"gap_ms": 30.0}, "gap_ms is 30.0, but it must be a multiple of dt_ms"),
         ({"stimulus_ms": 70.0}, "multiple of dt_ms.*Write 100, or another dt_ms"),
         ({"longest_delay_ms": 2040.0}, "longest_delay_ms is 2040.0, but it must be a multiple of dt_ms"),
         ({"longest_delay_ms": 1000.0}, r"longest_delay_ms is 1000.0, but it must exceed delay_ms \(1000\)"),
-        ({"length_weights": [1.0, 2.0]}, "length_weights is.*one weight for each of the 3 lengths"),
-        ({"lengths": [2], "length_weights": [1.0]}, "no effect on a single one"),
+        ({"length_weights": [1.0, 2.0]}, r"length_weights is.*one weight for each length \(3\)"),
+        ({"lengths": [2], "length_weights": [1.0]}, "no effect where there is only one"),
         ({"length_weights": [1.0, 0.0, 1.0]}, "greater than 0"),
         ({"lengths": [1, 2]}, "every item at every rank in training.*rank 0 of a list of 1"),
         ({"items": 3, "lengths": [2]}, "test_share.*every item at every rank|must hold out at least one list"),
@@ -653,5 +652,6 @@ def test_evaluations_need_a_trial_of_every_length() -> None:
         TrialSpec.parse({**fields, "evaluation": {"trials": 2}})
     task = SequenceRecallSpec().build()
     batch = task.sample(3, source(5), "select")
-    assert all(map(math.isfinite, task.metrics(torch.randn(*batch.targets.shape, 8), batch).values()))
-    assert not all(map(math.isfinite, task.metrics(torch.zeros(2, 60, 8), replace(batch).rows(0, 2)).values()))
+    outputs = torch.zeros(*batch.targets.shape, 8)
+    assert all(map(math.isfinite, task.metrics(outputs, batch).values()))
+    assert not all(map(math.isfinite, task.metrics(outputs[:2], batch.rows(0, 2)).values()))

@@ -97,7 +97,7 @@ class SequenceRecallSpec(TaskSpec):
             if duration is None:
                 continue
             steps = duration / self.dt_ms
-            if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
+            if not math.isclose(steps, round(steps), rel_tol=1e-9):
                 near = max(1, round(steps)) * self.dt_ms
                 remedy = f"Write {near:g}, or another dt_ms."
                 raise InputError(name, f"must be a multiple of dt_ms ({self.dt_ms:g})", value=duration, remedy=remedy)
@@ -109,7 +109,7 @@ class SequenceRecallSpec(TaskSpec):
 
     @model_validator(mode="after")
     def _lists_can_be_made(self) -> SequenceRecallSpec:
-        first, longest = self.lengths[0], self.lengths[-1]
+        longest, count = self.lengths[-1], len(self.lengths)
         if longest > self.items and not self.replacement:
             raise InputError(
                 "lengths",
@@ -120,10 +120,8 @@ class SequenceRecallSpec(TaskSpec):
         if self.cue_channels < longest:
             rule = f"must be at least the longest length ({longest}), or its last items could not be asked for"
             raise InputError("cue_channels", rule, value=self.cue_channels)
-        if self.length_weights is not None and (len(self.length_weights) != len(self.lengths) or longest == first):
-            rule = (
-                f"must give one weight for each of the {len(self.lengths)} lengths, and has no effect on a single one"
-            )
+        if self.length_weights is not None and (len(self.length_weights) != count or count == 1):
+            rule = f"must give one weight for each length ({count}), and has no effect where there is only one"
             raise InputError("length_weights", rule, value=self.length_weights)
         self.lists()
         return self
