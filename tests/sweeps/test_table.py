@@ -220,7 +220,7 @@ class TestTerminal:
     def test_several_objectives_and_replicates(self, two, varied):
         shown = printed(TrialsTable(two, varied))
         found = rows(shown)
-        assert found["0"][:6] == ["0*", "finished", "40", "0.926±0.021", "0.592", "0.926±0.021"]
+        assert found["0"][:6] == ["0*", "finished", "40", "0.926±0.021", "0.597", "0.926±0.021"]
         assert found["6"][:2] == ["6*", "reused"]
         assert found["3"][0] == "3"
         assert " ".join(found["7"]).endswith("at chance 2/3")
