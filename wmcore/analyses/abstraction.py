@@ -74,8 +74,9 @@ class AbstractionSpec(AnalysisSpec):
           ``moment`` (memory). Ceiling: the other's own code. Null: values paired at random.
         - ``transfer_across_cells``: the code of another cell (a shorter list, column source) finds the value at the
           same rank, counted from the start or the end (column alignment).
-        - ``additivity`` (held-out R^2): of the additive model. Ceiling: of the mean over other trials of the same
-          sequence; what is missing between the two is conjunctive. Null: labels shuffled between sequences.
+        - ``additivity`` (held-out R^2): of the additive model. Ceiling: of the exact mean of each sequence (less than
+          1 by the noise of single trials); what is missing between the two is conjunctive. Null: labels shuffled
+          between sequences.
 
         Raises:
             InputError: a variable, condition, state or moment is not in the recording.

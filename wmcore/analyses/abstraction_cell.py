@@ -97,7 +97,7 @@ class Abstraction:
             for i, p in enumerate(kept):
                 accuracy = [_accuracy(hit[:, i], labels[:, i], values) for hit in (hits, within, *turned)]
                 bounds = _bounds(hits[:, i], labels[:, i], values, weights)
-                named = {"variable": cell.variables[p], "other": other, "chance": 1 / values}
+                named: dict[str, Any] = {"variable": cell.variables[p], "other": other, "chance": 1 / values}
                 rows.append(row("ccgp", accuracy[0], bounds, self.n, np.array(accuracy[2:]), accuracy[1], **named))
         return rows
 
@@ -119,7 +119,7 @@ class Abstraction:
             null = parallelism(effects[0, :, 0], effects[0, :, 1], orders).mean(axis=0)  # (P - 1, D)
             for i, p in enumerate(kept):
                 bounds = jackknife_interval(found[:, i])
-                named = {"variable": cell.variables[p], "other": other}
+                named: dict[str, Any] = {"variable": cell.variables[p], "other": other}
                 rows.append(row("parallelism", found[0, i], bounds, self.n, null[i], highest[p], **named))
         return rows
 
@@ -138,7 +138,7 @@ class Abstraction:
             found = transferred(codes, removed, states, self.cell.labels, self.first)
             pairs = [(p, q) for p in range(len(names)) for q in range(len(names)) if p != q]
             for (p, q), one in zip(pairs, self._transfers(found, pairs, draws, bootstraps, generator), strict=True):
-                named = {"variable": names[p], "other": names[q], "phase": phase}
+                named: dict[str, Any] = {"variable": names[p], "other": names[q], "phase": phase}
                 rows.append(row("transfer_across_ranks", n=self.n, **one, **named))
         return rows
 
@@ -159,7 +159,11 @@ class Abstraction:
             shifted = [(count + p, q) for p, q in pairs]
             made = self._transfers(found, shifted, draws, bootstraps, generator)
             for (p, q), one in zip(pairs, made, strict=True):
-                named = {"variable": source.cell.variables[p], "other": names[q], "alignment": alignment}
+                named: dict[str, Any] = {
+                    "variable": source.cell.variables[p],
+                    "other": names[q],
+                    "alignment": alignment,
+                }
                 text = ", ".join(f"{key} {value}" for key, value in source.cell.name.items())
                 rows.append(row("transfer_across_cells", n=self.n, **one, **named, source=text))
         return rows

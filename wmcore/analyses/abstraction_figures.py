@@ -17,32 +17,34 @@ from wmcore.analyses.palette import CEILING, COLORS, NULL
 def draw(result: AnalysisResult) -> dict[str, Figure]:
     """``contexts`` and ``transfer``."""
     table = result.table
-    contexts = {
-        "ccgp": "CCGP (balanced accuracy)",
-        "parallelism": "parallelism (mean cosine)",
-    }
-    transfers = {
-        "transfer_across_ranks": "code of one rank on another\n(balanced accuracy)",
-        "transfer_across_cells": "code of a shorter list\n(balanced accuracy)",
-        "additivity": "additivity (held-out R²)",
-    }
+    contexts = [
+        ("CCGP (balanced accuracy)", {"measure": "ccgp"}),
+        ("parallelism (mean cosine)", {"measure": "parallelism"}),
+    ]
+    ranks = {"measure": "transfer_across_ranks"}
+    transfers = [
+        ("code of one rank on another,\nwhen shown (balanced accuracy)", ranks | {"phase": "encoding"}),
+        ("code of one rank on another,\nin memory (balanced accuracy)", ranks | {"phase": "memory"}),
+        ("code of a shorter list\n(balanced accuracy)", {"measure": "transfer_across_cells"}),
+        ("additivity (held-out R²)", {"measure": "additivity"}),
+    ]
     return {
         "contexts": _grid(table, contexts, "Codes in other contexts (a | b: code of a, contexts made of b)"),
         "transfer": _grid(table, transfers, "Codes at other ranks and lengths (a → b: code of a, value of b)"),
     }
 
 
-def _grid(table: pd.DataFrame, measures: dict[str, str], title: str) -> Figure:
-    measures = {name: text for name, text in measures.items() if len(select(table, {"measure": name}))}
+def _grid(table: pd.DataFrame, lines: list[tuple[str, dict[str, str]]], title: str) -> Figure:
+    lines = [(text, chosen) for text, chosen in lines if len(select(table, chosen))]
     cells = cells_in(table)
-    size = (3.4 * len(cells) + 0.9, 2.7 * len(measures) + 0.9)
+    size = (3.4 * len(cells) + 0.9, 2.7 * len(lines) + 0.9)
     figure = Figure(figsize=(max(size[0], 5.0), size[1]), layout="constrained")
-    axes = figure.subplots(len(measures), len(cells), squeeze=False, sharey="row")
-    for line, (measure, text) in zip(axes, measures.items(), strict=True):
+    axes = figure.subplots(len(lines), len(cells), squeeze=False, sharey="row")
+    for line, (text, chosen) in zip(axes, lines, strict=True):
         for ax, cell in zip(line, cells, strict=True):
-            rows = select(table, {"measure": measure, **cell})
+            rows = select(table, chosen | cell)
             if len(rows):
-                _points(ax, rows, _names(rows, measure))
+                _points(ax, rows, _names(rows, chosen["measure"]))
             else:
                 ax.set_axis_off()
             ax.set_title(cell_title(cell), fontsize=9)
@@ -76,7 +78,7 @@ def _names(rows: pd.DataFrame, measure: str) -> list[str]:
     if measure in ("ccgp", "parallelism"):
         return [f"{p} | {q}" for p, q in ends]
     if measure == "transfer_across_ranks":
-        return [f"{p}→{q} {phase}" for (p, q), phase in zip(ends, column(rows, "phase"), strict=True)]
+        return [f"{p}→{q}" for p, q in ends]
     more = zip(ends, column(rows, "source"), column(rows, "alignment"), strict=True)
     return [f"{_short(source)}: {p}→{q} ({alignment})" for (p, q), source, alignment in more]
 

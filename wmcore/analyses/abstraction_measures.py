@@ -161,9 +161,10 @@ def additive_errors(
 
 
 def repeat_errors(states: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) squared distance of a state from the mean of the other trials of its group; NaN where it has none."""
+    """(N,) squared distance of a state from the exact mean of its group, estimated from the other trials of the group
+    (n / (n - 1) of that from the mean of all n); NaN where there are none."""
     _, member, count = np.unique(groups, return_inverse=True, return_counts=True)
     means = np.stack([np.bincount(member, column) for column in states.T], axis=1) / count[:, None]
     own = count[member]
     stretch = np.divide(own, own - 1, out=np.full(len(own), np.nan), where=own > 1)
-    return ((states - means[member]) ** 2).sum(axis=1) * stretch**2
+    return ((states - means[member]) ** 2).sum(axis=1) * stretch

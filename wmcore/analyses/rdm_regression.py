@@ -10,8 +10,8 @@ doi:10.1016/j.neuroimage.2015.12.012), so that noise adds nothing to them. RDMs 
 from __future__ import annotations
 
 import numpy as np
-from rsatoolbox.data import Dataset
-from rsatoolbox.rdm import calc_rdm
+from rsatoolbox.data.dataset import Dataset
+from rsatoolbox.rdm.calc import calc_rdm_crossnobis, calc_rdm_euclidean
 from scipy.optimize import nnls
 from scipy.stats import rankdata
 
@@ -27,8 +27,8 @@ def sequence_distances(means: np.ndarray) -> np.ndarray:
     described = {"sequence": np.tile(np.arange(float(size)), halves), "half": np.repeat(np.arange(float(halves)), size)}
     data = Dataset(means.reshape(halves * size, -1), obs_descriptors=described)
     if halves == 1:
-        return calc_rdm(data, method="euclidean", descriptor="sequence").get_matrices()[0]
-    return calc_rdm(data, method="crossnobis", descriptor="sequence", cv_descriptor="half").get_matrices()[0]
+        return calc_rdm_euclidean(data, descriptor="sequence").get_matrices()[0]
+    return calc_rdm_crossnobis(data, descriptor="sequence", cv_descriptor="half").get_matrices()[0]
 
 
 def model_distances(labels: np.ndarray, values: int) -> np.ndarray:

@@ -12,6 +12,8 @@ import numpy as np
 
 from wmcore.analyses.additive import coding, effects_of
 
+_CANDIDATES = 4  # halvings drawn for each that is kept
+
 
 @dataclass(frozen=True)
 class SplitHalves:
@@ -71,11 +73,19 @@ class SplitHalves:
         blocks: int,
         generator: np.random.Generator,
     ) -> SplitHalves:
-        """Random halves of the groups, and as many random blocks of them (0: none is left out)."""
-        size = len(np.unique(groups))
-        order = generator.permuted(np.tile(np.arange(size), (splits, 1)), axis=1)
+        """Random halves of the groups, and as many random blocks of them (0: none is left out).
+
+        Of several times as many halvings, those are kept whose halves determine the model best: few sequences, halved
+        at random, leave some value out.
+        """
+        _, index = np.unique(groups, return_index=True)
+        size = len(index)
+        order = generator.permuted(np.tile(np.arange(size), (_CANDIDATES * splits, 1)), axis=1)
+        first = order < size // 2
+        weakest = _weakest(coding(labels[index], values), first)
+        best = np.sort(np.argsort(-weakest, kind="stable")[:splits])
         parts = np.array_split(generator.permutation(size), min(blocks, size)) if blocks else ()
-        return cls.of(labels, values, groups, order < size // 2, tuple(parts))
+        return cls.of(labels, values, groups, first[best], tuple(parts))
 
     def effects(self, states: np.ndarray) -> np.ndarray:
         """(R, S, 2, P, K, H) M_p of every half, from (N, H) states."""
@@ -83,6 +93,14 @@ class SplitHalves:
         leave = len(self.inverse) > 1
         found = self.inverse @ _left_out(_sums(self.design, sums, self.first, self.blocks), leave)
         return effects_of(found, self.variables)
+
+
+def _weakest(design: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(S,) smallest eigenvalue of the normal equations' matrices of both halves, by (G, F) rows and (S, G) halves."""
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    half = (first @ outer).reshape(len(first), *design.shape[1:] * 2)
+    whole = design.T @ design
+    return np.minimum(*(np.linalg.eigvalsh(one)[:, 0] for one in (half, whole - half)))
 
 
 def _sums(left: np.ndarray, right: np.ndarray, first: np.ndarray, blocks: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -111,7 +111,7 @@ class SubspacesSpec(AnalysisSpec):
         rows: list[dict[str, Any]] = []
         for whole in cells_of(recording, self.variables, self.within, "subspaces", least=2):
             shown = encoding_moments(recording, whole.variables)
-            asked = (*self.moments, *course, *(shown.values() if course else ()))
+            asked = (*self.moments, *course, *shown.values())
             cell, steps = timed(recording, whole, asked, "subspaces.moments")
             reader = _Reader(self, cell, states, shown, steps, generator)
             for moment in self.moments:
