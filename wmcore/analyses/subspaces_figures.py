@@ -99,7 +99,7 @@ def _distances(table: pd.DataFrame, moments: list[str]) -> Figure:
     """Mean angle of every pair by the distance of its variables, for each cell and moment."""
     angles = select(table, {"measure": "mean_angle"})
     cells = cells_in(angles)
-    figure = Figure(figsize=(2.9 * len(cells) + 0.9, 2.7 * len(moments) + 0.9), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(cells) + 0.9, 2.7 * len(moments) + 1.2), layout="constrained")
     axes = figure.subplots(len(moments), len(cells), squeeze=False, sharey=True)
     for i, moment in enumerate(moments):
         for ax, cell in zip(axes[i], cells, strict=True):
@@ -113,7 +113,8 @@ def _distances(table: pd.DataFrame, moments: list[str]) -> Figure:
             ax.set_ylim(0, 92)
             ax.spines[["top", "right"]].set_visible(False)
         axes[i, 0].set_ylabel("mean principal angle (deg)", fontsize=9)
-    axes[0, -1].legend(fontsize=7, loc="lower right")
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle("Angle between subspaces by rank distance (0: same rank, other half)", fontsize=10)
     return figure
 
@@ -126,9 +127,15 @@ def _angles(ax: Axes, rows: pd.DataFrame, k: int, subspace: str) -> None:
     span = (-0.3, float(column(rows, "distance").max()) + 0.3)
     label = f"d = {int(column(rows, 'dimensions')[0])} ({subspace})"
     ax.fill_between(
-        span, null["null_low"], null["null_high"], color=COLORS[k], alpha=0.18, lw=0, label=f"null, {label}"
+        span,
+        null["null_low"],
+        null["null_high"],
+        color=COLORS[k],
+        alpha=0.18,
+        lw=0,
+        label=f"null in the covariance, {label}",
     )
-    ax.plot(span, [null["null_random"]] * 2, color=COLORS[k], lw=1, ls=":")
+    ax.plot(span, [null["null_random"]] * 2, color=COLORS[k], lw=1, ls=":", label=f"random, {label}")
     ax.vlines(x, shown["ci_low"], shown["ci_high"], color=COLORS[k], lw=1.3)
     ax.plot(x, shown["estimate"], ls="none", marker="os"[k], ms=4.5, color=COLORS[k], label=f"pairs, {label}")
     ax.set_xticks(np.unique(column(rows, "distance").astype(int)))
@@ -142,7 +149,7 @@ def _courses(table: pd.DataFrame, moments: list[str]) -> Figure:
     }
     measures = {name: text for name, text in measures.items() if len(select(table, {"measure": name}))}
     cells = cells_in(select(table, {"measure": next(iter(measures))}))
-    figure = Figure(figsize=(3.7 * len(cells) + 0.9, 2.9 * len(measures) + 0.6), layout="constrained")
+    figure = Figure(figsize=(3.7 * len(cells) + 0.9, 2.9 * len(measures) + 0.9), layout="constrained")
     axes = figure.subplots(len(measures), len(cells), squeeze=False, sharey=True, sharex="col")
     for line, (measure, text) in zip(axes, measures.items(), strict=True):
         for ax, cell in zip(line, cells, strict=True):
@@ -164,7 +171,8 @@ def _courses(table: pd.DataFrame, moments: list[str]) -> Figure:
             ax.set_title(cell_title(cell), fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(text, fontsize=9)
-    axes[0, 0].legend(fontsize=7.5)
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.suptitle("Codes over time (dash-dotted: ceiling, the same code in the other half)", fontsize=10)
     return figure
 
