@@ -50,8 +50,8 @@ def test_participation_ratio_is_the_planted_number_of_dimensions(dimensions: int
     rng = np.random.default_rng(dimensions)
     axes = np.linalg.qr(rng.normal(size=(50, dimensions)))[0].T
     assert participation_ratio(rng.normal(size=(20000, dimensions)) @ axes) == pytest.approx(dimensions, rel=0.01)
-    scores = np.linalg.qr(rng.normal(size=(400, dimensions)) - 0)[0]
-    scores = np.linalg.qr(scores - scores.mean(axis=0))[0]
+    scores = rng.normal(size=(400, dimensions))
+    scores = np.linalg.qr(scores - scores.mean(axis=0))[0]  # of exactly equal variances
     assert participation_ratio(scores @ axes + 7) == pytest.approx(dimensions)
     assert participation_ratio((scores @ axes)[:30]) <= min(dimensions, 29) + 1e-9
     assert participation_ratio(np.ones((10, 4))) == 0

@@ -14,9 +14,9 @@ import xarray as xr
 from wmcore.errors import InputError
 from wmcore.recording import periods
 
-_NAMED = re.compile(r"(\w+)\.(start|mid|end)")
 Moment = int | str
 """A step from 0 on, or ``<period>.start``, ``<period>.mid`` or ``<period>.end``."""
+_NAMED = re.compile(r"(\w+)\.(start|mid|end)")
 
 
 def steps_at(recording: xr.Dataset, moment: Moment, where: str) -> np.ndarray:
