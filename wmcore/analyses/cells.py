@@ -93,25 +93,42 @@ def cells_of(
     names = _variables(variables, [str(name) for name in recording.data_vars], where, least)
     values = np.stack([variable(recording, name, f"{where}.variables").values for name in names], axis=1)
     known = np.unique(values[values >= 0])
-    by = within if within is not None else ((_LENGTH,) if _LENGTH in recording else ())
-    require(recording, by, f"{where}.within", [PER_TRIAL])
-    texts = condition_labels(recording)
-    keys = np.stack([recording[name].values for name in by], axis=1) if by else np.zeros((len(values), 1), dtype=int)
     found = []
-    for key in np.unique(keys, axis=0):
-        rows = np.flatnonzero((keys == key).all(axis=1))
+    for shown, rows in trials_within(recording, within, f"{where}.within"):
         present = np.any(values[rows] >= 0, axis=0)
         rows = rows[(values[rows][:, present] >= 0).all(axis=1)]
         if present.sum() < least or not len(rows):
             continue
         labels = np.searchsorted(known, values[rows][:, present])
         groups = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-        shown = {name: texts[name][v] if name in texts else int(v) for name, v in zip(by, key, strict=False)}
         kept = tuple(names[p] for p in np.flatnonzero(present))
         found.append(Cell(shown, rows, kept, labels, known, groups))
     if not found:
         rule = f"must name at least {least} conditions that the trials of a cell have"
         raise InputError(f"{where}.variables", rule, value=names)
+    return found
+
+
+def trials_within(
+    recording: xr.Dataset, within: Sequence[str] | None, where: str
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Each combination of the conditions ``within`` that occurs, sorted: its names and the rows of its trials.
+
+    Args:
+        within: null: the length, if there is one.
+
+    Raises:
+        InputError: a condition is not in the recording.
+    """
+    by = within if within is not None else ((_LENGTH,) if _LENGTH in recording else ())
+    require(recording, by, where, [PER_TRIAL])
+    texts = condition_labels(recording)
+    size = recording.sizes["trial"]
+    keys = np.stack([recording[name].values for name in by], axis=1) if by else np.zeros((size, 1), dtype=int)
+    found = []
+    for key in np.unique(keys, axis=0):
+        shown = {name: texts[name][v] if name in texts else int(v) for name, v in zip(by, key, strict=False)}
+        found.append((shown, np.flatnonzero((keys == key).all(axis=1))))
     return found
 
 
