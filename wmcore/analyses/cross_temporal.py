@@ -1,6 +1,6 @@
 """Decoders fitted to the states of one step and tested at any other, on held-out groups of trials.
 
-Shapes: N trials sorted by fold, S steps, H units, F folds, K classes, P variables, D shuffled labellings, B resamplings.
+Shapes: N trials sorted by fold, S steps, H units, F folds, K classes, P variables, D labellings, B resamplings.
 A decoder is a ridge classifier (``wmcore.analyses.ridge``); with centred test states it sees deviations from the mean
 of the training trials at the step of the test, not at its own.
 """

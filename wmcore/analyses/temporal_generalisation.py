@@ -85,13 +85,18 @@ class TemporalGeneralisationSpec(AnalysisSpec):
     ) -> AnalysisResult:
         """Measures of the table, all balanced over classes, on held-out groups of trials.
 
+        The null shuffles held-out labels between groups of a fold and leaves the decisions: where groups are few and
+        folds thus uneven, it lies above chance, as guesses then do.
+
         - ``balanced_accuracy`` of each variable by step: the decoder of the step. Folds are groups that share their
           history up to the step, so that a network without noise is not tested on copies of its training states; a step
           at which each value has one history only (the first item while it is shown) has no row.
           ``information`` is all, or direct: decoded after what the other variables add to the state was removed, as
           estimated on the training trials. ``chance`` is 1 / K; ``indirect_chance`` is what knowledge of the other
           variables alone allows: the mean over trials of 1 / (values that occur together with those others), which is
-          1 / (K - L + 1) without replacement.
+          1 / (K - L + 1) without replacement. Where trials hold every list equally often, a list that is held out is
+          just what the training lists lack, and a variable that the state does not hold falls below it, even below
+          chance, unless it is decoded directly.
         - ``position_accuracy`` by step: at which position a given value stands (or at none), mean over the values.
         - ``transfer``: mean of the matrix over decoders of one period (``trained_in``) and tests in another.
           ``mean`` is kept, or removed: each step's mean state is subtracted before.

@@ -35,8 +35,8 @@ def _courses(table: pd.DataFrame, phases: list[Phases]) -> Figure:
     accuracy = select(table, {"measure": "balanced_accuracy"})
     names = list(dict.fromkeys(column(accuracy, "variable")))
     panels = [panel for panel in _PANELS if len(_rows(table, panel[0]))]
-    figure = Figure(figsize=(3.5 * len(panels) + 0.6, 2.15 * len(cells) + 1.1), layout="constrained")
-    axes = figure.subplots(len(cells), len(panels), squeeze=False, sharex=True, sharey=True)
+    width, height = 3.4 * len(panels) + 0.6, 2.0 * len(cells) + 1.5
+    axes, figure = _grid(width, height, len(cells), len(panels), (0.75, 0.95, 0.15, 0.5))
     for line, cell, own in zip(axes, cells, phases, strict=True):
         for ax, (kind, title) in zip(line, panels, strict=True):
             _course(ax, select(_rows(table, kind), cell), names, kind)
@@ -54,7 +54,7 @@ def _courses(table: pd.DataFrame, phases: list[Phases]) -> Figure:
         "chance for one who knows the other items": Line2D([], [], color="0.3", lw=1, ls="--"),
         "null (95 %): held-out labels shuffled": Line2D([], [], color=NULL, lw=6),
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
@@ -93,8 +93,8 @@ def _matrices(result: AnalysisResult, number: int, title: str, phases: Phases) -
     steps = arrays["steps"][number]
     steps = steps[steps >= 0]
     edges = np.concatenate([steps, [steps[-1] + 1]]) - 0.5
-    figure = Figure(figsize=(2.35 * len(names) + 1.6, 2.4 * len(kinds) + 0.8), layout="constrained")
-    axes = figure.subplots(len(kinds), len(names), squeeze=False, sharex=True, sharey=True)
+    width, height = 2.35 * len(names) + 1.9, 2.35 * len(kinds) + 1.25
+    axes, figure = _grid(width, height, len(kinds), len(names), (0.9, 0.5, 1.0, 0.75))
     chance = float(column(select(result.table, {"measure": "balanced_accuracy"}), "chance").min())
     image: Any = None
     for line, (information, mean) in zip(axes, kinds, strict=True):
@@ -108,9 +108,10 @@ def _matrices(result: AnalysisResult, number: int, title: str, phases: Phases) -
             for m in np.flatnonzero(found):
                 grid = arrays["matrix"][m][: len(steps), : len(steps)]
                 image = ax.pcolormesh(edges, edges, grid, vmin=chance, vmax=1, cmap="cividis", rasterized=True)
-                chancy = np.where(arrays["matrix_p"][m][: len(steps), : len(steps)] > 0.05, 1.0, 0.0)
-                if np.isfinite(grid).all() and 0 < chancy.mean() < 1 and len(steps) > 1:
-                    ax.contour(steps, steps, chancy, levels=[0.5], colors="white", linewidths=0.7)
+                read = np.flatnonzero(np.isfinite(np.diag(grid)))
+                chancy = (arrays["matrix_p"][m][np.ix_(read, read)] > 0.05).astype(float)
+                if 0 < chancy.mean() < 1:
+                    ax.contour(steps[read], steps[read], chancy, levels=[0.5], colors="white", linewidths=0.9)
             mark(ax, phases, across=True, names=ax in axes[0])
             ax.set_aspect("equal")
             if ax in axes[0]:
@@ -120,10 +121,20 @@ def _matrices(result: AnalysisResult, number: int, title: str, phases: Phases) -
         words = {"all": "all information", "direct": "without other items"}[information]
         line[0].set_ylabel(f"{words}\nstep means {mean}\nfitted at step", fontsize=8)
     if image is not None:
-        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
+        bar = figure.colorbar(image, cax=figure.add_axes((1 - 0.8 / width, 0.25, 0.18 / width, 0.5)))
         bar.set_label("balanced accuracy (bottom: chance)", fontsize=8.5)
     figure.suptitle(f"Decoders across time, {title}; white line: p = 0.05 against shuffled labels", fontsize=9.5)
     return figure
+
+
+def _grid(
+    width: float, height: float, down: int, across: int, margins: tuple[float, float, float, float]
+) -> tuple[np.ndarray, Figure]:
+    """Axes and figure with margins in inches (left, bottom, right, top): a layout engine takes seconds on this many."""
+    figure = Figure(figsize=(width, height))
+    left, bottom, right, top = margins
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, 0.12, 0.2)
+    return figure.subplots(down, across, squeeze=False, sharex=True, sharey=True), figure
 
 
 def _color(k: int) -> str:
