@@ -121,6 +121,13 @@ def test_lists_that_repeat_items_have_more_lists_to_guess_from() -> None:
     assert value(table, measure="transposition_by_distance") == [0]
 
 
+def test_a_rank_that_no_trial_has_needs_no_response() -> None:
+    shown = sequences(2, K)
+    data = answering(shown, shown)
+    longer = data.assign(item_2=("trial", np.full(len(shown), -1)))
+    pd.testing.assert_frame_equal(analyse(longer), analyse(data))
+
+
 def test_a_recording_without_lists_or_responses_is_refused() -> None:
     data = answering(sequences(2, K), sequences(2, K))
     with pytest.raises(InputError, match=r"behaviour needs the items.*no items"):

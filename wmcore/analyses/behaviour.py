@@ -210,8 +210,9 @@ def _row(
 
 
 def _require_recall(recording: xr.Dataset) -> None:
-    """Refuses a recording in which no lists are recalled."""
+    """Refuses a recording in which no lists are recalled; an item that no trial has needs no response."""
     items = items_of([str(name) for name in recording.data_vars])
+    items = tuple(name for name in items if (recording[name].values >= 0).any())
     needed = [f"period_response_{name.removeprefix('item_')}" for name in items]
     missing = [name for name in needed if name not in recording]
     if not items or missing:
