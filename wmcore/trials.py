@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -64,6 +64,34 @@ def batch_shape(inputs: Inputs) -> tuple[int, int]:
     value = next(iter(inputs.values()))
     shape = value.index.shape if isinstance(value, Lookup) else value.shape
     return int(shape[0]), int(shape[1])
+
+
+def concatenated(parts: Sequence[Inputs]) -> dict[str, Input]:
+    """The trials of several batches of inputs in one, padded to the longest: (sum of B, largest T, ...).
+
+    A padded step holds zeros, or the first row of the table.
+
+    Raises:
+        ValueError: an input is not in every part, or looks rows up in different tables.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    if any(part.keys() != parts[0].keys() for part in parts):
+        raise ValueError(f"inputs of different names cannot be one batch: {[sorted(part) for part in parts]}")
+    steps = max(batch_shape(part)[1] for part in parts)
+    return {name: _concatenated([part[name] for part in parts], steps, name) for name in parts[0]}
+
+
+def _concatenated(values: Sequence[Input], steps: int, name: str) -> Input:
+    tensors = [value.index if isinstance(value, Lookup) else value for value in values]
+    first = tensors[0]
+    joined = first.new_zeros(sum(map(len, tensors)), steps, *first.shape[2:])
+    for rows, tensor in zip(joined.split([len(tensor) for tensor in tensors]), tensors, strict=True):
+        rows[:, : tensor.shape[1]] = tensor
+    tables = [value.table if isinstance(value, Lookup) else None for value in values]
+    if any(table is not tables[0] for table in tables):
+        raise ValueError(f"rows of different tables cannot be one batch of the input {name}")
+    return joined if tables[0] is None else Lookup(tables[0], joined)
 
 
 @dataclass(frozen=True)
