@@ -21,7 +21,7 @@ from wmcore.training.curriculum import Progress
 from wmcore.training.divergence import activity_kinds, count, fatal_kind
 from wmcore.training.evaluation import Evaluation, outputs_of, scores, states_of, summary
 from wmcore.training.final import FitResult, fit_result
-from wmcore.training.stages import network_of, stages_of
+from wmcore.training.stages import network_of, stages_of, tasks_of
 from wmcore.training.trial_spec import TrialSpec
 from wmcore.trials import TrialBatch, concatenated
 
@@ -52,8 +52,7 @@ class TrainingRun:
         torch.set_num_threads(threads)
         self.trial, self.device = trial, torch.device(device)
         self.seeds = list(range(trial.replicates) if seeds is None else seeds)
-        stages = stages_of(trial)
-        specs = {spec.content_hash(): spec for spec in (trial.task, *(stage.task for stage in stages))}
+        stages, specs = stages_of(trial), tasks_of(trial)
         known = {key: task for key, task in (tasks or {}).items() if key in specs}
         self.tasks = known | {key: self._built(spec, stimuli) for key, spec in specs.items() if key not in known}
         self.task = self.tasks[trial.task.content_hash()]

@@ -46,6 +46,12 @@ def stages_of(trial: TrialSpec) -> tuple[Stage, ...]:
     return tuple(_stage(trial, stage.set, f"{_AT}.stages.{index}.set") for index, stage in enumerate(curriculum.stages))
 
 
+def tasks_of(trial: TrialSpec) -> dict[str, TaskSpec]:
+    """Content hash -> task, of all that training needs: the trial's own, which evaluations are of, and its stages'."""
+    tasks = (trial.task, *(stage.task for stage in stages_of(trial)))
+    return {task.content_hash(): task for task in tasks}
+
+
 def network_of(stage: Stage, trial: TrialSpec, model: SequenceModel) -> SequenceModel:
     """The network of a stage. Its weights are those of the trial's ``model`` themselves: what trains one trains both.
 

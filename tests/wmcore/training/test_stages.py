@@ -14,7 +14,7 @@ from wmcore.errors import InputError
 from wmcore.models.rnn import RNNSpec
 from wmcore.training.checkpoint import build_model
 from wmcore.training.curriculum import AdvanceSpec, CurriculumSpec, StageSpec
-from wmcore.training.stages import Stage, check_curriculum, network_of, stages_of
+from wmcore.training.stages import Stage, check_curriculum, network_of, stages_of, tasks_of
 from wmcore.training.trial_spec import TrialSpec
 
 RULE = {"metric": "accuracy", "evaluations": 1}
@@ -41,6 +41,15 @@ def test_a_stage_is_the_trial_but_for_what_it_sets() -> None:
 def test_a_trial_without_a_curriculum_is_its_own_only_stage() -> None:
     trial = trial_of()
     assert stages_of(trial) == (Stage(trial.task, trial.model),)
+    assert list(tasks_of(trial).values()) == [trial.task]
+
+
+def test_the_tasks_of_a_trial_are_its_own_and_those_of_its_stages() -> None:
+    """The trial's own is evaluated, whether or not it is a stage; one that is in several stages is there once."""
+    lag, noisy, long = {"task.n": [1]}, {"task.n": [1], "model.dropout": 0.3}, {"task.n": [1], "task.steps": 8}
+    trial = staged({"set": lag}, {"set": noisy}, {"set": long}, training={"steps": 100})
+    first, _, last = stages_of(trial)
+    assert list(tasks_of(trial).values()) == [trial.task, first.task, last.task]
 
 
 def test_a_curriculum_is_part_of_the_identity_and_survives_its_json() -> None:
