@@ -65,11 +65,19 @@ def test_one_padded_pass_gives_what_separate_passes_give(parts: list[Inputs], ce
         start += trials
 
 
-def test_what_cannot_be_one_batch_is_refused(parts: list[Inputs]) -> None:
-    other = {**parts[1], "picture": Lookup(TABLE + 1, torch.zeros(2, 6, dtype=torch.int64))}
-    with pytest.raises(ValueError, match=r"different tables .* picture"):
-        concatenated([parts[0], other])
-    with pytest.raises(ValueError, match=r"different tables .* picture"):
-        concatenated([parts[0], {**parts[1], "picture": dense(parts[1]["picture"])[..., 0, 0, 0]}])
+@pytest.mark.parametrize("has_table", [True, False])
+def test_where_tables_differ_the_rows_are_taken(parts: list[Inputs], has_table: bool) -> None:
+    """As where input noise is new in a later stage."""
+    own = parts[1]["picture"]
+    assert isinstance(own, Lookup)
+    other = Lookup(TABLE + 1, own.index) if has_table else TABLE[own.index] + 1
+    picture = concatenated([parts[0], {**parts[1], "picture": other}])["picture"]
+    assert isinstance(picture, Tensor)
+    assert torch.equal(picture[:3, :4], dense(parts[0]["picture"]))
+    assert torch.equal(picture[3:], TABLE[own.index] + 1)
+    assert not picture[:3, 4:].any()
+
+
+def test_inputs_of_other_names_are_refused(parts: list[Inputs]) -> None:
     with pytest.raises(ValueError, match="different names"):
         concatenated([parts[0], {"cue": parts[1]["cue"]}])
