@@ -182,7 +182,10 @@ class Bookkeeper:
         trial = self.ledger.trials[trial_id]
         if trial.ended:
             return
+        # A trial that reports an evaluation again repeats what it said with it.
         for text in result["notes"]:
+            if text in trial.notes:
+                continue
             self.ledger.append("noted", trial_id=trial_id, text=text)
             for listener in self.listeners:
                 listener.noted(trial)

@@ -8,6 +8,7 @@ from analysis_jobs.render import prepare
 from sweeps.banks import stimulus_specs
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec
+from wmcore.training.stages import tasks_of
 
 
 def prepare_stimuli(spec: SweepSpec, folder: Path, display: Display) -> None:
@@ -27,6 +28,7 @@ def check_splits(spec: SweepSpec, folder: Path) -> None:
     Raises:
         InputError: a split is too small for the task's sampling.
     """
-    tasks = {task.content_hash(): task for task in (spec.trial_for(p).task for p in spec.search.space.corner_points())}
+    trials = (spec.trial_for(point) for point in spec.search.space.corner_points())
+    tasks = {key: task for trial in trials for key, task in tasks_of(trial).items()}
     for task in tasks.values():
         task.build(folder).check_splits(spec.trial.seed)

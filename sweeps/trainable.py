@@ -6,7 +6,7 @@ import fcntl
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -50,7 +50,8 @@ class VariantTrainable(tune.Trainable):
             evaluation = self._timed(self.run.advance)
             self.run.save(self.checkpoints.folder)
         finished = self.run.finished
-        report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": self.notes}
+        notes = [*self.notes, *self._stage_changes()]
+        report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": notes}
         if finished:
             outcome = self._timed(self.run.finish)
             report["final"] = {
@@ -80,11 +81,19 @@ class VariantTrainable(tune.Trainable):
         self.seconds += time.perf_counter() - started
         return done
 
-    def _known_task(self, trial: TrialSpec) -> Task | None:
-        """The task of the trial before, if this one's is equal: most sweeps search the model alone."""
+    def _known_tasks(self, trial: TrialSpec) -> Mapping[str, Task]:
+        """The tasks of the trial before: most sweeps search the model alone."""
         run: TrainingRun | None = getattr(self, "run", None)
-        same = run is not None and (run.trial.task, run.trial.seed) == (trial.task, trial.seed)
-        return run.task if run is not None and same else None
+        return run.tasks if run is not None and run.trial.seed == trial.seed else {}
+
+    def _stage_changes(self) -> list[str]:
+        """What the curriculum did at the last evaluation."""
+        curriculum, step = self.run.trial.training.curriculum, self.run.step
+        return [
+            f"replicate {r} entered stage {progress.stage + 1} of {len(curriculum.stages)} at step {step}"
+            for r, progress in zip(self.run.seeds, self.run.progress, strict=True)
+            if curriculum is not None and progress.entered[-1:] == (step,)
+        ]
 
     def cleanup(self) -> None:
         self.lock.close()
@@ -97,7 +106,7 @@ class VariantTrainable(tune.Trainable):
         # Ray shows an actor only the devices that it was given.
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
         stimuli, threads = Path(config["stimuli"]), int(config["threads"])
-        self.run = TrainingRun(trial, stimuli=stimuli, device=device, threads=threads, task=self._known_task(trial))
+        self.run = TrainingRun(trial, stimuli=stimuli, device=device, threads=threads, tasks=self._known_tasks(trial))
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             latest = self.checkpoints.latest()

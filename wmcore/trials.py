@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -64,6 +64,38 @@ def batch_shape(inputs: Inputs) -> tuple[int, int]:
     value = next(iter(inputs.values()))
     shape = value.index.shape if isinstance(value, Lookup) else value.shape
     return int(shape[0]), int(shape[1])
+
+
+def concatenated(parts: Sequence[Inputs]) -> dict[str, Input]:
+    """The trials of several batches of inputs in one, padded to the longest: (sum of B, largest T, ...).
+
+    A padded step holds zeros, or the first row of the table. What looks rows up in one table for all parts still does;
+    where tables differ, or some parts have none, the rows are taken.
+
+    Raises:
+        ValueError: an input is not in every part.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    if any(part.keys() != parts[0].keys() for part in parts):
+        raise ValueError(f"inputs of different names cannot be one batch: {[sorted(part) for part in parts]}")
+    steps = max(batch_shape(part)[1] for part in parts)
+    return {name: _concatenated([part[name] for part in parts], steps) for name in parts[0]}
+
+
+def _concatenated(values: Sequence[Input], steps: int) -> Input:
+    lookups = [value for value in values if isinstance(value, Lookup)]
+    if len(lookups) == len(values) and all(value.table is lookups[0].table for value in lookups):
+        return Lookup(lookups[0].table, _padded([value.index for value in lookups], steps))
+    return _padded([dense(value) for value in values], steps)
+
+
+def _padded(values: Sequence[Tensor], steps: int) -> Tensor:
+    sizes = [len(value) for value in values]
+    joined = values[0].new_zeros(sum(sizes), steps, *values[0].shape[2:])
+    for rows, value in zip(joined.split(sizes), values, strict=True):
+        rows[:, : value.shape[1]] = value
+    return joined
 
 
 @dataclass(frozen=True)

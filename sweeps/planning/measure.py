@@ -150,7 +150,8 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 def _paced(trial: TrialSpec, every: int, test_trials: int) -> TrialSpec:
     """The trial with an evaluation every ``every`` steps."""
     changes = {
-        "training.steps": max(trial.training.steps, 2 * every),
+        # Twice as many, because ``every`` may be twice as long: a curriculum must have time for its last stage.
+        "training.steps": 2 * max(trial.training.steps, every),
         "evaluation.every_steps": every,
         "evaluation.test_trials": test_trials,
     }

@@ -62,6 +62,16 @@ def test_final_splits_that_would_take_long_are_measured_on_fewer_trials(banks, t
     assert cost.finish > 100 * cost.evaluation
 
 
+def test_a_curriculum_with_hardly_time_for_its_last_stage_is_measured(banks, tmp_path):
+    curriculum = {
+        "stages": [{"set": {"task.steps": 2}}, {}],
+        "advance": {"metric": "accuracy", "evaluations": 5, "trials": 16},
+    }
+    changes = {"training.curriculum": curriculum, "training.steps": 6, "evaluation.every_steps": 1}
+    staged = TrialSpec.parse(with_paths(TRIAL.model_dump(mode="json"), changes))
+    assert measure_trial(staged, banks, tmp_path, seconds=0.01).step > 0
+
+
 def test_banks_that_are_there_are_used_and_others_stood_in_for(banks, stimuli, tmp_path):
     assert provide_banks([stimuli], banks, tmp_path / "linked") == []
     assert feature_bank_folder(tmp_path / "linked", stimuli).resolve() == feature_bank_folder(banks, stimuli).resolve()

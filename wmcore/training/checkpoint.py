@@ -3,7 +3,7 @@
 step_0000500/
   trial.json            the TrialSpec, canonical JSON
   weights.safetensors   ``replicate_<r>.<parameter>`` for every replicate
-  training.pt           optimisers and counters; tensors and plain containers only
+  training.pt           optimisers, places in the curriculum, counters; tensors and plain containers only
   metrics.jsonl         one line per evaluation so far
 """
 
@@ -61,7 +61,7 @@ class Checkpoint:
         return weights
 
     def training_state(self) -> dict[str, Any]:
-        """Optimisers and counters.
+        """Optimisers, places in the curriculum, and counters.
 
         Raises:
             InputError: the file cannot be read.

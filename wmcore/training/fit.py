@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +14,19 @@ from torch import Tensor, nn
 from wmcore.errors import InputError
 from wmcore.models.base import SequenceModel
 from wmcore.seeding import generator
-from wmcore.tasks.base import Task
+from wmcore.tasks.base import Task, TaskSpec
+from wmcore.training.batches import TrialSource, weighted_loss
 from wmcore.training.checkpoint import Checkpoint, CheckpointFolder, build_model, load_checkpoint
-from wmcore.training.divergence import activity_kinds, at_chance, count, fatal_kind
+from wmcore.training.curriculum import Progress
+from wmcore.training.divergence import activity_kinds, count, fatal_kind
 from wmcore.training.evaluation import Evaluation, outputs_of, scores, states_of, summary
-from wmcore.training.intervals import Interval, over_replicates, over_trials
+from wmcore.training.final import FitResult, fit_result
+from wmcore.training.stages import network_of, stages_of, tasks_of
 from wmcore.training.trial_spec import TrialSpec
-from wmcore.trials import Lookup, TrialBatch
+from wmcore.trials import TrialBatch, concatenated
 
-_AHEAD = 16
-"""Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
-exact quotas hold over such a block; variants meet the same training trials if their batch sizes are equal."""
 _PROBE = 32
 """Select trials on which a network's activity is judged: enough to show every unit, and cheap beside an evaluation."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What training gives.
-
-    Attributes:
-        history: one evaluation per ``evaluation.every_steps``.
-        best_step: the step whose weights were best on the selection split.
-        final: the task's final splits with the best weights.
-        intervals: the same names -> 95 % interval, over ``interval_unit`` (replicates, or trials of a single one).
-        n: how many of those units.
-        baselines: split -> policy -> metric -> score on the same trials (replicate 0's).
-        sampling: split -> achieved rates of the sampling.
-        divergence: kind -> number of replicates that show it with the best weights: silent and saturated on ``select``,
-            at_chance on ``test``. What was fatal on the way is in the history.
-    """
-
-    history: list[Evaluation]
-    best_step: int
-    final: Evaluation
-    intervals: dict[str, Interval]
-    interval_unit: str
-    n: int
-    baselines: dict[str, dict[str, dict[str, float]]]
-    sampling: dict[str, dict[str, float]]
-    divergence: dict[str, int]
 
 
 class TrainingRun:
@@ -71,31 +44,28 @@ class TrainingRun:
         stimuli: Path | None = None,
         device: str | torch.device = "cpu",
         threads: int = 1,
-        task: Task | None = None,
+        tasks: Mapping[str, Task] | None = None,
     ) -> None:
         """Args: as of ``fit``, and
-        task: the trial's task, as an earlier run of an equal task and seed has built and checked it.
+        tasks: content hash of a task's spec -> the task, as an earlier run with the same seed has built and checked it.
         """
         torch.set_num_threads(threads)
         self.trial, self.device = trial, torch.device(device)
         self.seeds = list(range(trial.replicates) if seeds is None else seeds)
-        if task is None:
-            task = trial.task.build(stimuli)
-            task.check_splits(trial.seed)
-        self.task = task
+        stages, specs = stages_of(trial), tasks_of(trial)
+        known = {key: task for key, task in (tasks or {}).items() if key in specs}
+        self.tasks = known | {key: self._built(spec, stimuli) for key, spec in specs.items() if key not in known}
+        self.task = self.tasks[trial.task.content_hash()]
+        self.stage_tasks = [self.tasks[stage.task.content_hash()] for stage in stages]
+        self.source = TrialSource(trial, self.stage_tasks, self.device)
         self.models: list[SequenceModel] = [build_model(trial, r).to(self.device) for r in self.seeds]
-        optimizer = trial.training.optimizer
-        self.optimizers = [
-            torch.optim.AdamW(model.parameters(), lr=optimizer.lr, weight_decay=optimizer.weight_decay)
-            for model in self.models
-        ]
+        self.networks = [[network_of(stage, trial, model) for stage in stages] for model in self.models]
+        self.optimizers = [trial.training.optimizer.build(model.parameters()) for model in self.models]
+        self.progress = [Progress() for _ in self.seeds]
         self.step = 0
         self.history: list[Evaluation] = []
         self.best_step = 0
         self._best_weights = self._weights()
-        self._tables: dict[int, Tensor] = {}
-        self._drawn: dict[int, tuple[int, TrialBatch]] = {}
-        self._fixed: dict[tuple[int, str, int], TrialBatch] = {}
 
     @property
     def finished(self) -> bool:
@@ -109,8 +79,8 @@ class TrainingRun:
         sums = torch.zeros(2, len(self.models), device=self.device)
         steps = target - self.step
         for step in range(self.step, target):
-            for i, (r, model, optimizer) in enumerate(zip(self.seeds, self.models, self.optimizers, strict=True)):
-                loss, grad_norm = self._update(r, model, optimizer, step)
+            for i in range(len(self.seeds)):
+                loss, grad_norm = self._update(i, step)
                 sums[0, i] += loss
                 sums[1, i] += grad_norm
         self.step = target
@@ -119,7 +89,7 @@ class TrainingRun:
         fatal = [fatal_kind(*pair, self.trial.training.divergence) for pair in zip(losses, grad_norms, strict=True)]
         evaluation = summary(
             self.step,
-            {**found.replicates, "train/loss": losses, "train/grad_norm": grad_norms},
+            {**found.replicates, "train/loss": losses, "train/grad_norm": grad_norms, **self._judge_stages()},
             count([*fatal, *self._activity_kinds()]),
         )
         self.history.append(evaluation)
@@ -136,31 +106,7 @@ class TrainingRun:
         """The task's final splits, with the weights that were best on the selection split."""
         for model, weights in zip(self.models, self._best_weights, strict=True):
             model.load_state_dict(weights)
-        rule, several = self.trial.evaluation, len(self.seeds) > 1
-        kinds = self._activity_kinds()
-        values, intervals, baselines, sampling = {}, {}, {}, {}
-        for split in self.trial.task.final_splits():
-            batches, outputs = self._shown(split, rule.test_trials)
-            found = scores(self.task, batches, outputs)
-            each = self._over_trials(batches, outputs, found) if split == "test" or not several else []
-            if split == "test":
-                kinds += self._at_chance(batches, each)
-            own = over_replicates(found, self.trial.task.proportions()) if several else each[0]
-            values |= {f"{split}/{name}": value for name, value in found.items()}
-            intervals |= {f"{split}/{name}": interval for name, interval in own.items()}
-            baselines[split] = self.task.baselines(batches[0])
-            sampling[split] = self.task.sampling_summary(batches[0])
-        return FitResult(
-            history=self.history,
-            best_step=self.best_step,
-            final=summary(self.step, values),
-            intervals=intervals,
-            interval_unit="replicates" if several else "trials",
-            n=len(self.seeds) if several else rule.test_trials,
-            baselines=baselines,
-            sampling=sampling,
-            divergence=count(kinds),
-        )
+        return fit_result(self.trial, self.task, self.history, self.best_step, self._shown, self._activity_kinds())
 
     def save(self, folder: Path) -> Path:
         """Writes a checkpoint of the present step; returns its directory."""
@@ -168,7 +114,11 @@ class TrainingRun:
             self.trial,
             self.step,
             self._weights(),
-            {"optimizers": [o.state_dict() for o in self.optimizers], "best_step": self.best_step},
+            {
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "progress": [asdict(progress) for progress in self.progress],
+                "best_step": self.best_step,
+            },
             [asdict(evaluation) for evaluation in self.history],
             self.best_step,
             self.seeds,
@@ -190,6 +140,7 @@ class TrainingRun:
         self._load(checkpoint)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.progress = [Progress(**saved) for saved in state["progress"]]
         self.step, self.best_step = checkpoint.step, int(state["best_step"])
         self.history = [Evaluation(**line) for line in checkpoint.history]
         best = CheckpointFolder(path.parent).at(self.best_step)
@@ -200,15 +151,21 @@ class TrainingRun:
         for r, model in zip(self.seeds, self.models, strict=True):
             model.load_state_dict(checkpoint.weights(r))
 
-    def _update(
-        self, r: int, model: SequenceModel, optimizer: torch.optim.Optimizer, step: int
-    ) -> tuple[Tensor, Tensor]:
-        """One optimiser step of one replicate; the detached loss, and the norm of its gradient before clipping."""
+    def _built(self, spec: TaskSpec, stimuli: Path | None) -> Task:
+        task = spec.build(stimuli)
+        task.check_splits(self.trial.seed)
+        return task
+
+    def _update(self, i: int, step: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step of the i-th replicate; the detached loss, and the norm of its gradient before clipping."""
         training = self.trial.training
-        batch = self._training_batch(r, step)
+        r, stage, optimizer = self.seeds[i], self.progress[i].stage, self.optimizers[i]
+        model = self.networks[i][stage]
+        parts = self.source.training(r, step, stage)
         noise = generator(self.trial.seed, "replicate", r, "noise", step, device=self.device)
         model.train()
-        loss = self.task.loss(model(batch.inputs, generator=noise).outputs, batch)
+        outputs = model(concatenated([part.batch.inputs for part in parts]), generator=noise).outputs
+        loss = weighted_loss(outputs, parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if training.grad_clip is not None:
@@ -218,65 +175,33 @@ class TrainingRun:
         optimizer.step()
         return loss.detach(), grad_norm
 
-    def _training_batch(self, r: int, step: int) -> TrialBatch:
-        """The trials of one optimiser step: a pure function of (seed, r, step)."""
-        block, position = divmod(step, _AHEAD)
-        size = self.trial.training.batch_size
-        if r not in self._drawn or self._drawn[r][0] != block:
-            draw = generator(self.trial.seed, "replicate", r, "train", block)
-            self._drawn[r] = block, self._placed(self.task.sample(size * _AHEAD, draw, "train"))
-        return self._drawn[r][1].rows(position * size, (position + 1) * size)
-
-    def _fixed_batch(self, r: int, split: str, trials: int) -> TrialBatch:
-        key = (r, split, trials)
-        if key not in self._fixed:
-            draw = generator(self.trial.seed, "replicate", r, "evaluation", split)
-            self._fixed[key] = self._placed(self.task.sample(trials, draw, split))
-        return self._fixed[key]
-
-    def _placed(self, batch: TrialBatch) -> TrialBatch:
-        """The batch on the run's device; a table that its inputs look rows up in is copied there once."""
-        for name, value in batch.inputs.items():
-            if isinstance(value, Lookup):
-                key = value.table.data_ptr()
-                if key not in self._tables:
-                    self._tables[key] = value.table.to(self.device)
-                batch.inputs[name] = Lookup(self._tables[key], value.index)
-        return batch.to(self.device)
+    def _judge_stages(self) -> dict[str, list[float]]:
+        """Which stage of the curriculum each replicate was trained in since the last evaluation, and its score there
+        by the rule; moves on those that meet it."""
+        curriculum = self.trial.training.curriculum
+        if curriculum is None:
+            return {}
+        stages, judged = [progress.stage for progress in self.progress], []
+        for r, stage, networks in zip(self.seeds, stages, self.networks, strict=True):
+            task = self.stage_tasks[stage]
+            batch = self.source.fixed(task, r, "select", curriculum.advance.trials)
+            judged.append(task.metrics(outputs_of(networks[stage], batch), batch)[curriculum.advance.metric])
+        self.progress = [
+            progress.judged(score, self.step, curriculum) for progress, score in zip(self.progress, judged, strict=True)
+        ]
+        return {"train/stage": [stage + 1.0 for stage in stages], "train/stage_score": judged}
 
     def _shown(self, split: str, trials: int) -> tuple[list[TrialBatch], list[Tensor]]:
         """Each replicate's fixed trials of a split, and the outputs for them with the present weights."""
-        batches = [self._fixed_batch(r, split, trials) for r in self.seeds]
+        batches = [self.source.fixed(self.task, r, split, trials) for r in self.seeds]
         return batches, [outputs_of(model, batch) for model, batch in zip(self.models, batches, strict=True)]
-
-    def _over_trials(
-        self, batches: Sequence[TrialBatch], outputs: Sequence[Tensor], found: Mapping[str, Sequence[float]]
-    ) -> list[dict[str, Interval]]:
-        """The intervals over trials of each replicate's metrics, which are ``found``."""
-        task = self.trial.task
-        each = []
-        for i, (batch, shown) in enumerate(zip(batches, outputs, strict=True)):
-            estimates = {name: values[i] for name, values in found.items()}
-            least = batch.size // task.least_trials()
-            each.append(over_trials(self.task, shown, batch, estimates, task.proportions(), least))
-        return each
-
-    def _at_chance(self, batches: Sequence[TrialBatch], each: Sequence[Mapping[str, Interval]]) -> list[str]:
-        """``at_chance`` once for each replicate of which the metric that decides the best weights says so."""
-        rule = self.trial.evaluation
-        name = rule.best_metric.removeprefix("select/")
-        return [
-            "at_chance"
-            for batch, intervals in zip(batches, each, strict=True)
-            if at_chance(intervals[name], self.task.baselines(batch)["chance"][name], rule.best_mode)
-        ]
 
     def _activity_kinds(self) -> list[str]:
         """What the present weights of each replicate show on a few select trials: silent, saturated or neither."""
         spec = self.trial.model
         found: list[str] = []
         for r, model in zip(self.seeds, self.models, strict=True):
-            probe = self._fixed_batch(r, "select", self.trial.evaluation.trials).rows(0, _PROBE)
+            probe = self.source.fixed(self.task, r, "select", self.trial.evaluation.trials).rows(0, _PROBE)
             states = states_of(model, probe, spec.recordable()[0])
             found += activity_kinds(states, spec.state_bound(), self.trial.training.divergence)
         return found

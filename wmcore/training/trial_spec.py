@@ -12,7 +12,10 @@ from wmcore.models.base import ModelSpec
 from wmcore.registry import discriminated_union
 from wmcore.spec import Spec
 from wmcore.tasks.base import TaskSpec
+from wmcore.training.curriculum import CurriculumSpec
 from wmcore.training.divergence import DivergenceSpec
+from wmcore.training.optimizers import AdamWSpec, AnyOptimizer
+from wmcore.training.stages import check_curriculum
 
 if TYPE_CHECKING:
     AnyTask = TaskSpec
@@ -22,16 +25,6 @@ else:
     AnyModel = discriminated_union(wmcore.models, ModelSpec)
 
 
-class AdamWSpec(Spec):
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-
-    kind: Literal["adamw"] = "adamw"
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Learning rate."""
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
-    """Decoupled weight decay."""
-
-
 class TrainingSpec(Spec):
     """The gradient loop."""
 
@@ -39,10 +32,13 @@ class TrainingSpec(Spec):
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Trials per optimiser step and replicate."""
-    optimizer: AdamWSpec = AdamWSpec()
+    optimizer: AnyOptimizer = AdamWSpec()
     """The optimiser."""
     grad_clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; null clips nothing."""
+    curriculum: CurriculumSpec | None = None
+    """Stages of the task that come before it or instead of it in training; null: the trial's task from the start.
+    Evaluations are of the trial's own task and model in any case."""
     divergence: DivergenceSpec = DivergenceSpec()
     """From where on a network counts as diverged."""
 
@@ -116,4 +112,9 @@ class TrialSpec(Spec):
                 raise ValueError(
                     f"training.divergence.{name} has no effect: the units of this model have no bound. Leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum_fits(self) -> TrialSpec:
+        check_curriculum(self)
         return self

@@ -378,7 +378,9 @@ def test_a_replicate_meets_the_same_chance_and_has_the_same_interval_as_alone(
     synthetic_stimuli: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Any, float]] = []
-    monkeypatch.setattr("wmcore.training.fit.at_chance", lambda interval, chance, mode: seen.append((interval, chance)))
+    monkeypatch.setattr(
+        "wmcore.training.final.at_chance", lambda interval, chance, mode: seen.append((interval, chance))
+    )
     fields: dict[str, Any] = {**STILL, "evaluation": {"every_steps": 2}}
     fit(trial_of(**fields, replicates=2), stimuli=synthetic_stimuli)
     together, alone = seen[:2], []
@@ -411,7 +413,7 @@ def test_chance_is_judged_by_the_metric_that_decides_the_best_weights(
             found = over_trials(task, outputs, batch, *rest)
             return {**found, "d_prime": (1.0, 2.0), "accuracy": (0.1, 0.2)}
 
-        monkeypatch.setattr("wmcore.training.fit.over_trials", scripted)
+        monkeypatch.setattr("wmcore.training.final.over_trials", scripted)
         assert run.finish().divergence == expected
         monkeypatch.undo()
         assert seen == [256] * len(run.trial.task.final_splits())

@@ -1,0 +1,96 @@
+"""The trainable without Ray: what it says of a curriculum, and that a resume says it no second time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sweeps.bookkeeper import Bookkeeper
+from sweeps.ledger import Ledger
+from sweeps.trainable import VariantTrainable
+from tests.fixtures.sweeps import new_folder, small_sweep, write_banks
+
+CURRICULUM = {
+    "stages": [{"set": {"task.steps": 2}}, {"set": {"task.lure_rate": 0.0}, "replay": 0.3}, {"replay": 0.3}],
+    "advance": {"metric": "accuracy", "threshold": 0.0, "evaluations": 1, "trials": 16},
+}
+NOTES = [f"replicate {r} entered stage {s} of 3 at step {10 * (s - 1)}" for s in (2, 3) for r in (0, 1)]
+Worker = Callable[[dict[str, Any]], VariantTrainable]
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """Makes the trainable of a config, as an actor does."""
+    monkeypatch.setattr("sweeps.trainable.ray.get_gpu_ids", list)
+    context = SimpleNamespace(get_node_id=lambda: "node")
+    monkeypatch.setattr("sweeps.trainable.ray.get_runtime_context", lambda: context)
+
+    def started(config: dict[str, Any]) -> VariantTrainable:
+        trainable = VariantTrainable.__new__(VariantTrainable)
+        trainable.setup(config)
+        return trainable
+
+    return started
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Bookkeeper:
+    changes = {"trial.training.curriculum": CURRICULUM, "trial.replicates": 2, "search.scheduler": {"kind": "none"}}
+    spec = small_sweep(**changes)
+    stimuli = spec.trial.task.stimulus_spec()
+    assert stimuli is not None
+    return Bookkeeper(spec, new_folder(spec, tmp_path), write_banks(tmp_path / "stimuli", stimuli), [])
+
+
+def step(trainable: VariantTrainable) -> dict[str, Any]:
+    return json.loads(trainable.step()["report"])
+
+
+def test_changes_of_stage_are_in_the_ledger_once(book: Bookkeeper, worker: Worker) -> None:
+    """The first worker is lost right after a change whose report arrived, the second one after one whose did not."""
+    config = book.next_trial()
+    assert config is not None
+    trial = book.ledger.trials[config["trial_id"]]
+    first = worker(config)
+    book.started(trial.trial_id)
+    book.reported(trial.trial_id, step(first))
+    assert trial.notes == NOTES[:2]
+    first.cleanup()
+
+    second = worker(config)
+    book.started(trial.trial_id)
+    again = step(second)
+    assert again["evaluation"]["step"] == 10
+    book.reported(trial.trial_id, again)
+    assert trial.notes == NOTES[:2]
+    step(second)
+    second.cleanup()
+
+    third = worker(config)
+    book.started(trial.trial_id)
+    while not trial.ended:
+        book.reported(trial.trial_id, step(third))
+    third.cleanup()
+    assert Ledger(book.ledger.path).trials[trial.trial_id].notes == NOTES
+    assert [metrics["train/stage"] for metrics in trial.reports.values()] == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_an_actor_keeps_the_tasks_of_the_trial_before(book: Bookkeeper, worker: Worker) -> None:
+    one, other = book.next_trial(), book.next_trial()
+    assert one is not None
+    assert other is not None
+    trainable = worker(one)
+    before = trainable.run
+    assert trainable.reset_config(other)
+    assert trainable.run is not before
+    assert trainable.run.trial != before.trial
+    assert all(a is b for a, b in zip(trainable.run.stage_tasks, before.stage_tasks, strict=True))
+    reseeded = json.dumps({**json.loads(one["trial"]), "seed": 9})
+    assert trainable.reset_config({**one, "trial": reseeded, "folder": one["folder"] + "_9"})
+    assert trainable.run.task is not before.task
+    trainable.cleanup()
