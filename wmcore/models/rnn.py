@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from wmcore.errors import InputError
 from wmcore.models.base import ModelSpec, Rollout, SequenceModel, State
 from wmcore.models.front_end import FrontEnd
+from wmcore.models.gru import gru
+from wmcore.models.histories import Segment, segments
 from wmcore.models.initialisation import Initialisation, linear_, recurrent_
 from wmcore.tasks.base import InputChannel
 from wmcore.trials import Inputs, batch_shape
@@ -98,22 +100,34 @@ class RNN(SequenceModel):
         state = self._advance(self.front_end(x), state, generator)
         return self.readout(state["h"]), state
 
-    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
+    def forward(
+        self,
+        inputs: Inputs,
+        generator: torch.Generator | None = None,
+        record: Sequence[str] = (),
+        lengths: Tensor | None = None,
+    ) -> Rollout:
         unknown = sorted(set(record) - set(self.spec.recordable()))
         if unknown:
             raise InputError("record", f"must be among {', '.join(self.spec.recordable())}", value=unknown[0])
         batch_size, steps = batch_shape(inputs)
         u = self.front_end(inputs)
-        state = self.initial_state(batch_size)
         is_noisy = generator is not None and self.spec.state_noise > 0
+        drops_out = generator is not None and self.spec.dropout > 0
         if set(record) <= {"h"} and not is_noisy:
-            if generator is not None and self.spec.dropout > 0:
+            if drops_out:
                 u = torch.stack([self.front_end.silence(u[:, t], generator) for t in range(steps)], dim=1)
-            h, state = self._run(u, state)
+            # On a GPU the fused kernel takes the whole batch in less time than it takes to find out what to leave out.
+            whole = drops_out or u.device.type != "cpu"
+            parts = [] if whole else segments(inputs, lengths)
+            if whole or (len(parts) == 1 and len(parts[0].rows) == batch_size and parts[0].stop == steps):
+                h, state = self._run(u, self.initial_state(batch_size))
+            else:
+                h, state = self._run_once_each(u, parts)
             recorded = {"h": h} if record else {}
         else:
             # The fused kernel gives h at every step but c only at the last, and takes no noise between steps.
-            states = []
+            state, states = self.initial_state(batch_size), []
             for t in range(steps):
                 state = self._advance(u[:, t], state, generator)
                 states.append(state)
@@ -131,10 +145,28 @@ class RNN(SequenceModel):
         noise = torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
         return {**state, "h": h + self.spec.state_noise * noise}
 
+    def _run_once_each(self, u: Tensor, parts: Sequence[Segment]) -> tuple[Tensor, State]:
+        """(B, T, D) from the initial state, each history once: (B, T, H), 0 behind the end of a trial, and the final
+        state."""
+        size, steps, _ = u.shape
+        outputs, before = [], None
+        last = self.initial_state(size)
+        for part in parts:
+            earlier = part.rows if before is None else before.member[part.rows]
+            h, last = self._run(u[part.rows, part.start : part.stop], {name: v[earlier] for name, v in last.items()})
+            own = part.member.clamp(min=0)
+            outputs.append(h.index_select(0, own) * (part.member >= 0)[:, None, None])
+            before = part
+        outputs.append(u.new_zeros(size, steps - parts[-1].stop, self.spec.hidden_size))
+        return torch.cat(outputs, dim=1), {name: v.index_select(0, own) for name, v in last.items()}
+
     def _run(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, T, D) through the fused kernel from a given state: (B, T, H) and the final state."""
         if self.spec.cell == "lstm":
             h, (last_h, last_c) = self.cell(u, (state["h"][None], state["c"][None]))
             return h, {"h": last_h[0], "c": last_c[0]}
+        if self.spec.cell == "gru" and u.device.type == "cpu" and torch.is_grad_enabled():
+            h = gru(self.cell, u, state["h"])
+            return h, {"h": h[:, -1]}
         h, last = self.cell(u, state["h"][None])
         return h, {"h": last[0]}
