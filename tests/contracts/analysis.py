@@ -13,6 +13,7 @@ import xarray as xr
 from wmcore.analyses.base import REQUIRED_COLUMNS, AnalysisResult, AnalysisSpec
 from wmcore.analyses.storage import load_result, save_result
 from wmcore.errors import InputError
+from wmcore.models.base import SequenceModel
 
 
 def synthetic_recording(
@@ -34,7 +35,7 @@ def synthetic_recording(
 
 
 class AnalysisContract:
-    """Inherit as ``class TestX(AnalysisContract)`` and override the two fixtures and ``condition``."""
+    """Inherit as ``class TestX(AnalysisContract)`` and override the fixtures that it needs and ``condition``."""
 
     condition: str
     """A condition that ``spec`` asks for by name; taken out of the recording, it must be named in the error."""
@@ -51,8 +52,14 @@ class AnalysisContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def result(cls, spec: AnalysisSpec, recording: xr.Dataset) -> AnalysisResult:
-        return spec.compute(recording, None, np.random.default_rng(7))
+    def model(cls) -> SequenceModel | None:
+        """The network that was recorded, for an analysis that needs it."""
+        return None
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def result(cls, spec: AnalysisSpec, recording: xr.Dataset, model: SequenceModel | None) -> AnalysisResult:
+        return spec.compute(recording, model, np.random.default_rng(7))
 
     def test_spec_survives_json(self, spec: AnalysisSpec) -> None:
         assert type(spec).parse(json.loads(spec.canonical_json())) == spec
@@ -70,19 +77,21 @@ class AnalysisContract:
         assert not table[conditions].duplicated().any()
 
     def test_is_a_pure_function_of_recording_and_generator(
-        self, spec: AnalysisSpec, recording: xr.Dataset, result: AnalysisResult
+        self, spec: AnalysisSpec, recording: xr.Dataset, model: SequenceModel | None, result: AnalysisResult
     ) -> None:
         before = recording.copy(deep=True)
-        again = spec.compute(recording, None, np.random.default_rng(7))
+        again = spec.compute(recording, model, np.random.default_rng(7))
         xr.testing.assert_identical(recording, before)
         pd.testing.assert_frame_equal(again.table, result.table, check_exact=True)
         assert again.arrays.keys() == result.arrays.keys()
         for name, value in again.arrays.items():
             np.testing.assert_array_equal(value, result.arrays[name])
 
-    def test_draws_nothing_from_global_generators(self, spec: AnalysisSpec, recording: xr.Dataset) -> None:
+    def test_draws_nothing_from_global_generators(
+        self, spec: AnalysisSpec, recording: xr.Dataset, model: SequenceModel | None
+    ) -> None:
         before = np.random.get_state()[1].copy()  # noqa: NPY002 - to see that it is left alone
-        spec.compute(recording, None, np.random.default_rng(7))
+        spec.compute(recording, model, np.random.default_rng(7))
         np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
     def test_check_accepts_what_compute_accepts_and_names_what_is_missing(
@@ -96,16 +105,20 @@ class AnalysisContract:
         with pytest.raises(InputError, match=rf"analyses\.0\..*{self.condition}"):
             spec.check(conditions, states, recording.sizes["time"], "analyses.0")
 
-    def test_names_the_condition_that_a_recording_lacks(self, spec: AnalysisSpec, recording: xr.Dataset) -> None:
+    def test_names_the_condition_that_a_recording_lacks(
+        self, spec: AnalysisSpec, recording: xr.Dataset, model: SequenceModel | None
+    ) -> None:
         with pytest.raises(InputError, match=self.condition):
-            spec.compute(recording.drop_vars(self.condition), None, np.random.default_rng(7))
+            spec.compute(recording.drop_vars(self.condition), model, np.random.default_rng(7))
 
-    def test_names_the_state_that_a_recording_lacks(self, spec: AnalysisSpec, recording: xr.Dataset) -> None:
+    def test_names_the_state_that_a_recording_lacks(
+        self, spec: AnalysisSpec, recording: xr.Dataset, model: SequenceModel | None
+    ) -> None:
         if "state" not in type(spec).model_fields:
             pytest.skip("this analysis reads no state")
         other = spec.model_copy(update={"state": "missing"})
         with pytest.raises(InputError, match="missing"):
-            other.compute(recording, None, np.random.default_rng(7))
+            other.compute(recording, model, np.random.default_rng(7))
 
     def test_survives_the_disk_and_draws_the_same_figures_from_there(
         self, spec: AnalysisSpec, result: AnalysisResult, tmp_path: Path

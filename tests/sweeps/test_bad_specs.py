@@ -64,7 +64,7 @@ BAD = [
         "unknown analysis",
         {"kind: decoding": "kind: decodin"},
         21,
-        ("analyses.0.kind is 'decodin'", "one of decoding, trajectories.", "Did you mean decoding?"),
+        ("analyses.0.kind is 'decodin'", "Did you mean decoding?"),
     ),
     Bad(
         "unknown key of a scheduler that has none",

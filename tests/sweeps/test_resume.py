@@ -48,7 +48,9 @@ def test_a_stop_that_was_reported_is_kept(tmp_path, ray_folder):
 def test_more_trials_and_failed_ones_again(tmp_path, ray_folder):
     changes = {
         **QUIET,
-        "trial.training.steps": 120,
+        # Long enough that a trial is still being trained when its worker is killed, however slow the test is.
+        "trial.training.steps": 1200,
+        "trial.evaluation": {"every_steps": 100, "trials": 48, "test_trials": 48},
         "search.sampler": {"kind": "random", "seed": 4},
         "search.scheduler": {"kind": "none"},
     }

@@ -70,7 +70,7 @@ class TestOnce:
         show(tmp_path / "small", shown)
         for said in (
             "12 of 12 trials: 8 finished (1 reused), 0 pruned, 1 failed, 2 running, 1 planned\n",
-            "best so far: select/accuracy 0.924 ± 0.018 (trial 0)",
+            "best so far: select/accuracy 0.926 ± 0.021 (trial 0)",
             "at chance: 1 trial; nonfinite loss: 1 trial\n",
             "about 22 s of training left\n",
             f"No driver is at work on it: `wmsweep resume {tmp_path / 'small'}` goes on.",

@@ -161,7 +161,7 @@ class TestLines:
     def test_counts_best_and_divergences(self, two, varied):
         assert lines(two, varied) == [
             "12 of 12 trials: 8 finished (1 reused), 0 pruned, 1 failed, 2 running, 1 planned",
-            "best so far: select/accuracy 0.924 ± 0.018 (trial 0), select/accuracy_lures 0.876 (trial 4); "
+            "best so far: select/accuracy 0.926 ± 0.021 (trial 0), select/accuracy_lures 0.867 (trial 4); "
             "5 on the Pareto front",
             "at chance: 1 trial; nonfinite loss: 1 trial",
         ]
@@ -220,7 +220,7 @@ class TestTerminal:
     def test_several_objectives_and_replicates(self, two, varied):
         shown = printed(TrialsTable(two, varied))
         found = rows(shown)
-        assert found["0"][:6] == ["0*", "finished", "40", "0.924±0.018", "0.592", "0.924±0.018"]
+        assert found["0"][:6] == ["0*", "finished", "40", "0.926±0.021", "0.597", "0.926±0.021"]
         assert found["6"][:2] == ["6*", "reused"]
         assert found["3"][0] == "3"
         assert " ".join(found["7"]).endswith("at chance 2/3")
@@ -234,7 +234,7 @@ class TestTerminal:
         shown = printed(TrialsTable(two, varied), width)
         assert max(map(len, shown)) <= width
         assert not any("…" in line for line in shown)
-        assert "0.924±0.018" in " ".join(shown)
+        assert "0.926±0.021" in " ".join(shown)
         words = " ".join(shown).split()
         for said in ("from earlier", "at chance 2/3", "failed once before", "nonfinite_loss in 1 of 3"):
             assert set(said.split()) <= set(words)

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from tests.contracts.analysis import AnalysisContract, synthetic_recording
+from wmcore.analyses.phases import from_arrays
 from wmcore.analyses.trajectories import TrajectoriesSpec
 
 QUICK = {"permutations": 50, "bootstraps": 60}
@@ -96,6 +97,28 @@ def test_condition_variance_of_separate_and_of_equal_conditions() -> None:
     assert (equal["null"] > 0.001).all()
 
 
+def test_the_mean_of_all_trials_has_the_phases_that_they_share() -> None:
+    data = planar()
+    data["lengths"] = ("trial", np.where(np.arange(200) < 100, 5, 3))
+    data["length"] = ("trial", np.where(np.arange(200) < 100, 2, 1))
+    delay = np.where(np.arange(200)[:, None] < 100, [2, 4], [1, 2])
+    data["period_delay"] = ("trial", "bound"), delay
+    data["period_cue"] = ("trial", "bound"), np.tile([0, 1], (200, 1))
+    whole = analyse(data, within=[])
+    assert list(whole.arrays["overall_labels"]) == ["all trials"]
+    assert [(own.steps, own.spans) for own in from_arrays(whole.arrays)] == [(5, {"cue": (0, 1)})]
+    apart = analyse(data)
+    assert list(apart.arrays["overall_labels"]) == ["length 1", "length 2"]
+    assert [own.spans["delay"] for own in from_arrays(apart.arrays)] == [(1, 2), (2, 4)]
+    np.testing.assert_array_equal(apart.arrays["loadings"], whole.arrays["loadings"])  # one basis for all lengths
+    expected = (data["state_h"].values[:100].mean(axis=0) - apart.arrays["centre"]) @ apart.arrays["loadings"].T
+    np.testing.assert_allclose(apart.arrays["overall"][1], expected, atol=1e-4)
+    assert np.isnan(apart.arrays["overall"][0, 3:]).all()
+    figures = TrajectoriesSpec().figures(apart)
+    shown = {text.get_text() for text in figures["mean_trajectory"].axes[0].texts}
+    assert shown == {"cue", "delay"}
+
+
 def test_a_condition_of_every_step_needs_a_step_and_another_none() -> None:
     data = planar()
     with pytest.raises(ValueError, match="at_step"):
@@ -114,6 +137,7 @@ def test_a_condition_of_every_step_needs_a_step_and_another_none() -> None:
         ({"at_step": 1}, r"at_step is 1.*no effect"),
         ({"color_by": "item", "at_step": 9}, r"at_step is 9.*below 5"),
         ({"state": "c"}, r"state is 'c'.*recorded"),
+        ({"within": ["lenght"]}, r"within\.0 is 'lenght'.*value per trial"),
     ],
 )
 def test_options_that_no_recording_could_satisfy_are_refused(fields, message) -> None:

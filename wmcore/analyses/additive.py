@@ -31,9 +31,7 @@ class Additive:
         """Fits (N, H) states by (N, P) labels in 0..K-1, with ``values`` = K."""
         design = coding(labels, values)
         found, _, rank, _ = np.linalg.lstsq(design, states, rcond=None)
-        free = found[1:].reshape(labels.shape[1], values - 1, -1)
-        effects = np.concatenate([free, -free.sum(axis=1, keepdims=True)], axis=1)
-        return cls(found[0], effects, bool(rank == design.shape[1]))
+        return cls(found[0], effects_of(found, labels.shape[1]), bool(rank == design.shape[1]))
 
     def predict(self, labels: np.ndarray) -> np.ndarray:
         """(N, H) mu + sum_p M_p[y_p]."""
@@ -50,3 +48,10 @@ def coding(labels: np.ndarray, values: int) -> np.ndarray:
     one_hot = (labels[:, :, None] == np.arange(values)).astype(float)
     contrasts = one_hot[:, :, :-1] - one_hot[:, :, -1:]
     return np.concatenate([np.ones((len(labels), 1)), contrasts.reshape(len(labels), -1)], axis=1)
+
+
+def effects_of(coefficients: np.ndarray, variables: int) -> np.ndarray:
+    """(..., P, K, H) M_p of (..., 1 + P (K - 1), H) coefficients of ``coding``; each M_p sums to 0 over k."""
+    *lead, _, units = coefficients.shape
+    free = coefficients[..., 1:, :].reshape(*lead, variables, -1, units)
+    return np.concatenate([free, -free.sum(axis=-2, keepdims=True)], axis=-2)

@@ -141,10 +141,10 @@ def first_state(recording: xr.Dataset, state: str | None, field_path: str) -> st
 
 
 def select(table: pd.DataFrame, values: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of a table in which each named column has the given value."""
+    """The rows of a table in which each named column has the given value; where it has none, a row is left out."""
     keep = np.ones(len(table), dtype=bool)
     for name, value in values.items():
-        keep &= np.asarray(table[name] == value, dtype=bool)
+        keep &= np.asarray((table[name] == value).fillna(False), dtype=bool)
     return table.take(np.flatnonzero(keep))
 
 

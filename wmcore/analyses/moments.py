@@ -16,6 +16,7 @@ from wmcore.recording import periods
 
 Moment = int | str
 """A step from 0 on, or ``<period>.start``, ``<period>.mid`` or ``<period>.end``."""
+_NAMED = re.compile(r"(\w+)\.(start|mid|end)")
 
 
 def steps_at(recording: xr.Dataset, moment: Moment, where: str) -> np.ndarray:
@@ -30,7 +31,7 @@ def steps_at(recording: xr.Dataset, moment: Moment, where: str) -> np.ndarray:
             rule = f"must be a step from 0 to {recording.sizes['time'] - 1}"
             raise InputError(where, rule, value=moment)
         return np.where(moment < lengths, moment, -1)
-    found = re.fullmatch(r"(\w+)\.(start|mid|end)", moment)
+    found = re.fullmatch(_NAMED, moment)
     held = periods(recording)
     if found is None or found[1] not in held:
         rule = f"must be a step, or .start, .mid or .end of one of the periods {', '.join(held)}"
@@ -43,3 +44,18 @@ def steps_at(recording: xr.Dataset, moment: Moment, where: str) -> np.ndarray:
 def states_at(states: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """(N, H) of (N, T, H) states: each trial's own step."""
     return states[np.arange(len(states)), steps]
+
+
+def check_moment(moment: Moment, steps: int | None, where: str) -> None:
+    """Checks what can be known of a moment without a recording.
+
+    Raises:
+        InputError: it is no moment, or a step that no trial has.
+    """
+    if isinstance(moment, int):
+        if moment < 0 or (steps is not None and moment >= steps):
+            limit = "from 0" if steps is None else f"from 0 to {steps - 1}"
+            raise InputError(where, f"must be a step {limit}", value=moment)
+    elif not re.fullmatch(_NAMED, moment):
+        rule = "must be a step, or .start, .mid or .end of one of the task's periods"
+        raise InputError(where, rule, value=moment, remedy="As in delay.mid.")

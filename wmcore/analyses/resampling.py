@@ -1,8 +1,9 @@
-"""Stable folds, group permutations and bootstrap weights that every context of an analysis shares."""
+"""Stable folds, group permutations, bootstrap weights and jackknife intervals that the analyses share."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import t as student
 
 
 def stable_fold(groups: np.ndarray, folds: int) -> np.ndarray:
@@ -60,3 +61,22 @@ def interval(draws: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
         value = flat[low, column] + (place - low) * (flat[high, column] - flat[low, column])
         bounds.append(value.reshape(moved.shape[1:]))
     return bounds[0], bounds[1]
+
+
+def jackknife_interval(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals of estimates by the delete-a-group jackknife (Shao & Tu 1995, doi:10.1007/978-1-4612-0795-5).
+
+    Where copies of one group must not be on both sides of a split, a bootstrap would put them there; leaving groups
+    out does not.
+
+    Args:
+        replicates: (1 + g, ...) the estimate from all groups, then those without one of g blocks of groups.
+
+    Returns:
+        Estimate -/+ the 97.5 % point of Student's t (g - 1 degrees of freedom) times the standard error.
+    """
+    left_out = replicates[1:]
+    size = len(left_out)
+    error = np.sqrt((size - 1) / size * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+    half = student.ppf(0.975, size - 1) * error
+    return replicates[0] - half, replicates[0] + half

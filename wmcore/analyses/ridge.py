@@ -27,6 +27,9 @@ class FoldedStates:
         left: per fold, U (n_train, r).
         right: per fold, X_test V S (n_test, r).
         power: per fold, S^2 (r,).
+        scaled: per fold, V S (H, r).
+        mean: (F, H) of the training states.
+        scale: (F, H) 1 / their standard deviation; 0 for a unit that is constant there.
         size: N.
     """
 
@@ -34,6 +37,9 @@ class FoldedStates:
     left: list[np.ndarray]
     right: list[np.ndarray]
     power: list[np.ndarray]
+    scaled: list[np.ndarray]
+    mean: np.ndarray
+    scale: np.ndarray
     size: int
 
     @classmethod
@@ -41,19 +47,24 @@ class FoldedStates:
         """Standardises with the statistics of the training fold and factorises it.
 
         Args:
-            states: (N, H).
+            states: (N, H); or (F, N, H) where the training trials of a fold change the states, as the removal of an
+                effect does that is estimated on them.
             fold: (N,) fold of each row, ascending; at least two different ones.
         """
-        bounds, left, right, power = [], [], [], []
-        for number in np.unique(fold):
+        bounds, left, right, power, scaled, mean, scale = [], [], [], [], [], [], []
+        for f, number in enumerate(np.unique(fold)):
+            own = states[f] if states.ndim == 3 else states
             start, stop = (int(i) for i in np.searchsorted(fold, [number, number + 1]))
-            x_train, x_test = _standardise(np.delete(states, slice(start, stop), axis=0), states[start:stop])
-            u, scaled, squares = _decompose(x_train)
+            train = np.delete(own, slice(start, stop), axis=0)
+            mean.append(train.mean(axis=0, dtype=np.float64))
+            scale.append(_inverse_deviation(train, mean[f]))
+            u, directions, squares = _decompose(_standardise(train, mean[f], scale[f]))
             bounds.append((start, stop))
             left.append(u)
-            right.append(x_test @ scaled)
+            right.append(_standardise(own[start:stop], mean[f], scale[f]) @ directions)
             power.append(squares)
-        return cls(bounds, left, right, power, len(states))
+            scaled.append(directions)
+        return cls(bounds, left, right, power, scaled, np.stack(mean), np.stack(scale), len(fold))
 
     def penalties(
         self, labels: Sequence[np.ndarray], groups: np.ndarray, n_classes: Sequence[int], grid: Sequence[float]
@@ -94,6 +105,21 @@ class FoldedStates:
             weights[start:stop, :start] = part[:, :start]
             weights[start:stop, stop:] = part[:, start:]
         return weights
+
+    def readout(self, penalties: Sequence[float] | np.ndarray, data: Labellings) -> np.ndarray:
+        """(F, H, K) float32 W_f of the first labelling: the score of a state x for class k is (x - mean_f) W_f[:, k].
+
+        The weights that ``smoother`` and ``correct`` use without ever forming them, class shares included; they can be
+        applied to states of another step.
+        """
+        found = []
+        for f, (start, stop) in enumerate(self.bounds):
+            target = np.delete(data.indicators[..., 0], slice(start, stop), axis=0) * data.inverse_share[f, :, 0]
+            left, power = self.left[f], self.power[f]
+            shrink = (1 / (power + penalties[f] * len(left))).astype(np.float32)
+            inner = (self.scaled[f] * shrink) @ (left.T @ target)
+            found.append(self.scale[f].astype(np.float32)[:, None] * inner)
+        return np.stack(found)
 
 
 @dataclass(frozen=True)
@@ -200,13 +226,16 @@ def _mean_recall(hits: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.divide(recall.sum(axis=0), classes, out=np.full(classes.shape, np.nan), where=classes > 0)
 
 
-def _standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float32 with the mean and sd of ``train``; a unit that is constant there is set to 0."""
-    exact = train.astype(np.float64)
-    mean, sd = exact.mean(axis=0), exact.std(axis=0)
+def _inverse_deviation(train: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(H,) 1 / sd of each unit; 0 for one that is constant."""
+    sd = train.astype(np.float64).std(axis=0)
     alive = sd > 1e-6 * (np.abs(mean) + 1e-6)
-    scale = np.where(alive, 1 / np.where(alive, sd, 1), 0)
-    return ((exact - mean) * scale).astype(np.float32), ((test - mean) * scale).astype(np.float32)
+    return np.where(alive, 1 / np.where(alive, sd, 1), 0)
+
+
+def _standardise(states: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """In float32, with the statistics of the training fold."""
+    return ((states - mean) * scale).astype(np.float32)
 
 
 def _decompose(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

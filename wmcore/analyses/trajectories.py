@@ -25,6 +25,8 @@ from wmcore.analyses.base import (
     first_state,
     require,
 )
+from wmcore.analyses.cells import cell_title, trials_within
+from wmcore.analyses.phases import common_phases, to_arrays
 from wmcore.analyses.resampling import bootstrap_weights, interval
 from wmcore.errors import InputError
 from wmcore.recording import condition_labels
@@ -44,6 +46,9 @@ class TrajectoriesSpec(AnalysisSpec):
     """Condition, of whole numbers, whose values are drawn apart: (trial), or (trial, time) together with at_step."""
     at_step: Annotated[int, Field(ge=0)] | None = None
     """For a (trial, time) condition: the step whose value counts, e.g. the location of the item shown at step 0."""
+    within: tuple[str, ...] | None = None
+    """Conditions (trial) whose combinations have a mean trajectory of all their trials each, in the same components,
+    with the borders of the phases that these share; null: the length of the sequence, if there is one."""
     state: str | None = None
     """The state to read; null: the first one recorded (the hidden state of an LSTM)."""
     components: Annotated[int, Field(ge=3, le=64)] = 10
@@ -58,6 +63,8 @@ class TrajectoriesSpec(AnalysisSpec):
     def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
         check_state(self.state, states, f"{where}.state")
         check_condition(self.color_by, conditions, f"{where}.color_by", (PER_TRIAL, PER_STEP))
+        for i, name in enumerate(self.within or ()):
+            check_condition(name, conditions, f"{where}.within.{i}", (PER_TRIAL,))
         per_step = conditions[self.color_by] == PER_STEP
         if self.at_step is None and per_step:
             rule = f"must be given, because {self.color_by} has a value at every step"
@@ -79,7 +86,9 @@ class TrajectoriesSpec(AnalysisSpec):
         - ``condition_variance`` (share, by step): between-condition variance of the state / its variance at that step.
 
         Arrays: ``mean`` (K, T, P), ``mean_ci_low``, ``mean_ci_high`` (pointwise, components fixed), ``loadings``
-        (P, H), ``centre`` (H,), ``sample`` (some trials, T, P), ``sample_condition``, ``labels`` (K,).
+        (P, H), ``centre`` (H,), ``sample`` (some trials, T, P), ``sample_condition``, ``labels`` (K,);
+        of the cells of ``within``: ``overall`` (C, T, P), ``overall_ci_low``, ``overall_ci_high``, ``overall_labels``,
+        and the phases.
 
         Raises:
             InputError: the condition or state is not in the recording, or does not fit ``at_step``.
@@ -128,14 +137,36 @@ class TrajectoriesSpec(AnalysisSpec):
             "labels": np.array(labels, dtype=np.str_),
             "color_by": np.array(self.color_by if self.at_step is None else f"{self.color_by} at step {self.at_step}"),
         }
+        arrays |= self._overall(recording, projected, inside, weights)
         frame = pd.DataFrame(table)
         for name in ("component", "time"):
             frame[name] = frame[name].astype("Int64")
         return AnalysisResult(frame, arrays)
 
     def figures(self, result: AnalysisResult) -> dict[str, Figure]:
-        """``trajectories``: mean paths, variances beside their null, and the components over steps."""
-        return {"trajectories": trajectories_figures.draw(result)}
+        """``trajectories``: mean paths, variances beside their null, components over steps; and ``mean_trajectory``."""
+        return {
+            "trajectories": trajectories_figures.draw(result),
+            "mean_trajectory": trajectories_figures.draw_overall(result),
+        }
+
+    def _overall(
+        self, recording: xr.Dataset, projected: np.ndarray, inside: np.ndarray, weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The mean trajectory of all trials of each cell, and its phases."""
+        cells = trials_within(recording, self.within, "trajectories.within")
+        one_hot = np.zeros((len(projected), len(cells)), dtype=np.float32)
+        for c, (_, rows) in enumerate(cells):
+            one_hot[rows, c] = 1
+        mean, low, high = _means(projected, one_hot, inside, weights)
+        titles = [cell_title(name) for name, _ in cells]
+        return {
+            "overall": mean,
+            "overall_ci_low": low,
+            "overall_ci_high": high,
+            "overall_labels": np.array(titles, dtype=np.str_),
+            **to_arrays([common_phases(recording, rows) for _, rows in cells]),
+        }
 
     def _condition(self, recording: xr.Dataset) -> tuple[np.ndarray, list[str]]:
         """(N,) number of each trial's condition in the sorted list of values that occur, and their labels."""
