@@ -33,7 +33,7 @@ class _GRU(torch.autograd.Function):
         gates = u.new_empty(steps, size, 4 * units)  # r, z, q, n
         states = u.new_empty(steps + 1, size, units)
         states[0] = h
-        from_state, transposed = u.new_empty(size, 3 * units), w_hh.t().contiguous()
+        from_state, transposed = u.new_empty(size, 3 * units), w_hh.t()
         q_new = from_state[:, 2 * units :]
         rz, r, z, q, n = _blocks(gates, units, (0, 2), (0, 1), (1, 2), (2, 3), (3, 4))
         rz_input, n_input = _blocks(from_input, units, (0, 2), (2, 3))
@@ -49,9 +49,10 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         u, gates, states, w_ih, w_hh = ctx.saved_tensors
-        steps, size, units = grad.shape
+        (grad,) = grad_outputs
+        steps, _, units = grad.shape
         slopes = torch.empty_like(gates)  # of the loss, by what r, z, q and n are functions of
         r, z, q, n = _blocks(gates, units, *((i, i + 1) for i in range(4)))
         dr, dz, dq, dn, drzq = _blocks(slopes, units, *((i, i + 1) for i in range(4)), (0, 3))
@@ -68,12 +69,14 @@ class _GRU(torch.autograd.Function):
             torch.addcmul(dq[t], dq[t], r[t], value=-1, out=dr[t]).mul_(q[t])  # dn q r (1 - r)
             torch.addmm(kept, drzq[t], w_hh, out=dh)
         flat = slopes.flatten(0, 1)
-        total, by_input = flat.sum(0), flat.t() @ u.flatten(0, 1)
         du = None
         if ctx.needs_input_grad[0]:
             du = (flat[:, : 2 * units] @ w_ih[: 2 * units]).addmm_(flat[:, 3 * units :], w_ih[2 * units :]).view_as(u)
-        dw_hh = flat[:, : 3 * units].t() @ states[:-1].flatten(0, 1)
-        return du, dh, _without_q(by_input, units), dw_hh, _without_q(total, units), total[: 3 * units]
+        # The wide matrix on the right: with few inputs this takes a third of the time of the transposed product.
+        dw_ih = _without_q((u.flatten(0, 1).t() @ flat).t(), units)
+        dw_hh = (states[:-1].flatten(0, 1).t() @ flat[:, : 3 * units]).t()
+        total = flat.sum(0)
+        return du, dh, dw_ih, dw_hh, _without_q(total, units), total[: 3 * units]
 
 
 def _blocks(value: Tensor, units: int, *bounds: tuple[int, int]) -> list[tuple[Tensor, ...]]:

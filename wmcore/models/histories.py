@@ -23,7 +23,7 @@ class Segment:
     Attributes:
         start, stop: first step, and the step after the last.
         rows: (U,) a trial of each history.
-        member: (B,) the history of each trial, in 0..U-1; -1 for a trial that has ended.
+        member: (B,) the history of each trial, in 0..U-1; any of them for a trial that has ended.
     """
 
     start: int
@@ -50,10 +50,16 @@ def segments(inputs: Inputs, lengths: Tensor | None) -> list[Segment]:
         history[order] = np.cumsum(parted <= start)
         on = np.flatnonzero(last > start)
         _, first, own = np.unique(history[on], return_index=True, return_inverse=True)
-        member = np.full(size, -1)
+        member = np.zeros(size, dtype=np.int64)
         member[on] = own
         found.append(Segment(start, stop, torch.from_numpy(on[first]), torch.from_numpy(member)))
     return found
+
+
+def whole(size: int, steps: int, device: torch.device) -> list[Segment]:
+    """All trials at all steps."""
+    rows = torch.arange(size, device=device)
+    return [Segment(0, steps, rows, rows)]
 
 
 def _sorted(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
