@@ -7,9 +7,9 @@ update. The plain loop makes its trials one after the other in Python and takes 
 each length; the engine draws them at once and takes one padded batch with one step. ``--per-length`` trials of each
 length make an update of both.
 
-Two comparisons: on one core, one network after the other; and on this machine as it is used, where the engine trains as
-many networks at once as there are cores, with one thread each, and the plain loop trains one with all threads. Rounds take
-turns, so that what else the machine does falls on both; medians, and ratios. No test asserts a time.
+Two comparisons: on one core, one network after the other; and on this machine as it is used, where the engine trains
+as many networks at once as there are cores, with one thread each, and the plain loop trains one with all threads. The
+sides take turns, so that what else the machine does falls on both; medians, and ratios. No test asserts a time.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def measure(side: str, per_length: int, updates: int, threads: int) -> float:
 def main() -> None:
     """Both sides by turns, and one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=20, help="of each measurement")
+    parser.add_argument("--updates", type=int, default=100, help="of each measurement")
     parser.add_argument("--per-length", type=int, default=21, help="trials of each length in an update")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)

@@ -80,11 +80,11 @@ def record(
 ) -> xr.Dataset:
     """Shows freshly drawn trials to a network, without noise or gradients, and keeps what happened.
 
-    Variables: ``state_<name>`` (trial, time, unit), ``outputs`` (trial, time, channel), ``targets``, ``loss_mask``
-    (trial, time), ``lengths`` (trial), each condition by its own name, and the inputs (see ``inputs_of``).
-    ``period_<name>`` (trial, bound) holds the first step of a period and the step after its last one, -1 where a trial
-    lacks it. Attributes are JSON: ``condition_labels``, ``splits``, ``provenance``
-    (what the caller gives: trial id, checkpoint step, seed, replicate, specs, bank hash), ``recording`` (the spec).
+    Variables, which mean nothing behind the end of a trial: ``state_<name>`` (trial, time, unit), ``outputs`` (trial,
+    time, channel), ``targets``, ``loss_mask`` (trial, time), ``lengths`` (trial), each condition by its own name, and
+    the inputs (see ``inputs_of``). ``period_<name>`` (trial, bound) holds the first step of a period and the step after
+    its last one, -1 where a trial lacks it. Attributes are JSON: ``condition_labels``, ``splits``, ``recording`` (the
+    spec), ``provenance`` (what the caller gives: trial id, checkpoint step, seed, replicate, specs, bank hash).
 
     Args:
         spec: as ``resolve`` gives it.
@@ -107,7 +107,7 @@ def record(
             for start in range(0, batch.size, _BATCH):
                 rows = slice(start, start + _BATCH)
                 inputs = {name: _rows(value, rows).to(device) for name, value in batch.inputs.items()}
-                rollout = model(inputs, record=spec.states)
+                rollout = model(inputs, record=spec.states, lengths=batch.lengths[rows].to(device))
                 outputs.append(rollout.outputs.cpu())
                 for name, parts in states.items():
                     parts.append(rollout.recorded[name].cpu())

@@ -82,7 +82,7 @@ class Leaky(SequenceModel):
         h = state["h"] / 2 + self.drop(self.read(flat))
         return self.out(h), {"h": h}
 
-    def forward(self, inputs, generator=None, record=()):
+    def forward(self, inputs, generator=None, record=(), lengths=None):
         state, outputs, kept = self.initial_state(dense(inputs["cue"]).shape[0]), [], []
         for t in range(4):
             now = {k: v.at(t) if isinstance(v, Lookup) else v[:, t] for k, v in inputs.items()}

@@ -101,7 +101,13 @@ class Echo(SequenceModel):
         h = dense(x["task"])
         return h[..., : self.items], {"h": h}
 
-    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
+    def forward(
+        self,
+        inputs: Inputs,
+        generator: torch.Generator | None = None,
+        record: Sequence[str] = (),
+        lengths: Tensor | None = None,
+    ) -> Rollout:
         h = dense(inputs["task"])
         return Rollout(h[..., : self.items], {"h": h[:, -1]}, {"h": h} if record else {})
 

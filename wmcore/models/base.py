@@ -66,5 +66,15 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
-        """All steps: inputs (B, T, ...) by name. Only the states named in ``record`` are kept over time."""
+    def forward(
+        self,
+        inputs: Inputs,
+        generator: torch.Generator | None = None,
+        record: Sequence[str] = (),
+        lengths: Tensor | None = None,
+    ) -> Rollout:
+        """All steps: inputs (B, T, ...) by name. Only the states named in ``record`` are kept over time.
+
+        ``lengths``, (B,), says where trials end: what is given for a trial behind its end means nothing, the final
+        state of a trial of less than T steps included, and need not be computed. None: all T steps count.
+        """

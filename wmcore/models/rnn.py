@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from wmcore.errors import InputError
 from wmcore.models.base import ModelSpec, Rollout, SequenceModel, State
 from wmcore.models.front_end import FrontEnd
+from wmcore.models.gru import gru
+from wmcore.models.histories import Segment, segments, whole
 from wmcore.models.initialisation import Initialisation, linear_, recurrent_
 from wmcore.tasks.base import InputChannel
-from wmcore.trials import Inputs, batch_shape
+from wmcore.trials import Inputs
 
 
 class RNNSpec(ModelSpec):
@@ -98,29 +100,55 @@ class RNN(SequenceModel):
         state = self._advance(self.front_end(x), state, generator)
         return self.readout(state["h"]), state
 
-    def forward(self, inputs: Inputs, generator: torch.Generator | None = None, record: Sequence[str] = ()) -> Rollout:
+    def forward(
+        self,
+        inputs: Inputs,
+        generator: torch.Generator | None = None,
+        record: Sequence[str] = (),
+        lengths: Tensor | None = None,
+    ) -> Rollout:
         unknown = sorted(set(record) - set(self.spec.recordable()))
         if unknown:
             raise InputError("record", f"must be among {', '.join(self.spec.recordable())}", value=unknown[0])
-        batch_size, steps = batch_shape(inputs)
         u = self.front_end(inputs)
-        state = self.initial_state(batch_size)
         is_noisy = generator is not None and self.spec.state_noise > 0
-        if set(record) <= {"h"} and not is_noisy:
-            if generator is not None and self.spec.dropout > 0:
-                u = torch.stack([self.front_end.silence(u[:, t], generator) for t in range(steps)], dim=1)
-            h, state = self._run(u, state)
-            recorded = {"h": h} if record else {}
-        else:
-            # The fused kernel gives h at every step but c only at the last, and takes no noise between steps.
-            states = []
-            for t in range(steps):
-                state = self._advance(u[:, t], state, generator)
-                states.append(state)
-            recorded = {name: torch.stack([s[name] for s in states], dim=1) for name in {*record, "h"}}
-            h = recorded["h"]
-            recorded = {name: recorded[name] for name in record}
-        return Rollout(self.readout(h), state, recorded)
+        # The fused kernel takes no noise between steps, and gives c, unlike h, only at the last.
+        if is_noisy or "c" in record:
+            return self._step_by_step(u, generator, record)
+        drops_out = generator is not None and self.spec.dropout > 0
+        if drops_out:
+            u = torch.stack([self.front_end.silence(u[:, t], generator) for t in range(u.shape[1])], dim=1)
+        # A GPU runs the whole batch in less time than it takes to find out what may be left out.
+        is_whole = drops_out or u.device.type != "cpu"
+        parts = whole(len(u), u.shape[1], u.device) if is_whole else segments(inputs, lengths)
+        return self._by_history(u, parts, record)
+
+    def _step_by_step(self, u: Tensor, generator: torch.Generator | None, record: Sequence[str]) -> Rollout:
+        """All steps of (B, T, D), each by itself."""
+        state, states = self.initial_state(len(u)), []
+        for t in range(u.shape[1]):
+            state = self._advance(u[:, t], state, generator)
+            states.append(state)
+        kept = {name: torch.stack([s[name] for s in states], dim=1) for name in {*record, "h"}}
+        return Rollout(self.readout(kept["h"]), state, {name: kept[name] for name in record})
+
+    def _by_history(self, u: Tensor, parts: Sequence[Segment], record: Sequence[str]) -> Rollout:
+        """All steps of (B, T, D), segment by segment through the fused kernel, each history once."""
+        size, steps, _ = u.shape
+        outputs, recorded, before = [], [], None
+        state = self.initial_state(size)
+        for part in parts:
+            earlier = part.rows if before is None else before.member[part.rows]
+            h, state = self._run(
+                u[part.rows, part.start : part.stop], {name: v.index_select(0, earlier) for name, v in state.items()}
+            )
+            outputs.append(self.readout(h).index_select(0, part.member))
+            recorded += [h.index_select(0, part.member)] if record else []
+            before = part
+        outputs.append(u.new_zeros(size, steps - parts[-1].stop, self.readout.out_features))
+        recorded.append(u.new_zeros(size, steps - parts[-1].stop, self.spec.hidden_size))
+        final = {name: value[parts[-1].member] for name, value in state.items()}
+        return Rollout(torch.cat(outputs, dim=1), final, {name: torch.cat(recorded, dim=1) for name in record})
 
     def _advance(self, u: Tensor, state: State, generator: torch.Generator | None) -> State:
         """The state after one step's (B, D), with that step's dropout and noise if there is a generator."""
@@ -136,5 +164,8 @@ class RNN(SequenceModel):
         if self.spec.cell == "lstm":
             h, (last_h, last_c) = self.cell(u, (state["h"][None], state["c"][None]))
             return h, {"h": last_h[0], "c": last_c[0]}
+        if self.spec.cell == "gru" and u.device.type == "cpu" and torch.is_grad_enabled():
+            h = gru(self.cell, u, state["h"])
+            return h, {"h": h[:, -1]}
         h, last = self.cell(u, state["h"][None])
         return h, {"h": last[0]}

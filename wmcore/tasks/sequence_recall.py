@@ -284,9 +284,11 @@ class SequenceRecall(Task):
         The mean over a trial comes first, so that longer lists, which have more responses, do not count for more
         (sequence_recall.md section 5).
         """
-        losses = functional.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
         mask, length = batch.loss_mask, batch.conditions["length"]
-        of_trial = (losses.view_as(mask) * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        trial, step = mask.nonzero(as_tuple=True)
+        losses = functional.cross_entropy(outputs[trial, step], batch.targets[trial, step], reduction="none")
+        total = torch.zeros_like(mask[:, 0], dtype=losses.dtype).index_add_(0, trial, losses * mask[trial, step])
+        of_trial = total / mask.sum(1).clamp(min=1e-9)
         weights = self._weights.to(outputs)
         trials = torch.zeros_like(weights).index_add_(0, length, torch.ones_like(of_trial))
         weight = (weights / trials.clamp(min=1))[length]

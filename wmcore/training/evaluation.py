@@ -57,15 +57,18 @@ def scores(
 
 def outputs_of(model: SequenceModel, batch: TrialBatch) -> Tensor:
     """(B, T, C) outputs of a large batch, without noise or gradients."""
-    starts = range(0, batch.size, _CHUNK)
     model.eval()
+    found = []
     with torch.no_grad():
-        return torch.cat([model(of_trials(batch.inputs, start, start + _CHUNK)).outputs for start in starts])
+        for start in range(0, batch.size, _CHUNK):
+            stop = start + _CHUNK
+            found.append(model(of_trials(batch.inputs, start, stop), lengths=batch.lengths[start:stop]).outputs)
+    return torch.cat(found)
 
 
 def states_of(model: SequenceModel, batch: TrialBatch, name: str) -> Tensor:
     """(N, ...) recorded states at the N steps of a small batch that are not padding, without noise or gradients."""
     model.eval()
     with torch.no_grad():
-        states = model(batch.inputs, record=[name]).recorded[name]
+        states = model(batch.inputs, record=[name], lengths=batch.lengths).recorded[name]
     return states[torch.arange(states.shape[1], device=states.device) < batch.lengths[:, None]]

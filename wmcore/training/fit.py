@@ -164,7 +164,9 @@ class TrainingRun:
         parts = self.source.training(r, step, stage)
         noise = generator(self.trial.seed, "replicate", r, "noise", step, device=self.device)
         model.train()
-        outputs = model(concatenated([part.batch.inputs for part in parts]), generator=noise).outputs
+        inputs = concatenated([part.batch.inputs for part in parts])
+        lengths = torch.cat([part.batch.lengths for part in parts])
+        outputs = model(inputs, generator=noise, lengths=lengths).outputs
         loss = weighted_loss(outputs, parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
