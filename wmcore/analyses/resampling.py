@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import t as student
 
+from wmcore.hashing import splitmix64
+
 
 def stable_fold(groups: np.ndarray, folds: int) -> np.ndarray:
-    """The fold of each group id: a fixed 64-bit hash (splitmix64; Steele, Lea & Flood 2014) modulo ``folds``.
+    """The fold of each group id: a fixed 64-bit hash modulo ``folds``.
 
     It depends on the id alone, so that a group is in the same fold in every context, process and run.
 
@@ -17,10 +19,7 @@ def stable_fold(groups: np.ndarray, folds: int) -> np.ndarray:
     Returns:
         (N,) integers in 0..folds-1.
     """
-    z = groups.astype(np.int64).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) % np.uint64(folds)).astype(np.int64)
+    return (splitmix64(groups) % np.uint64(folds)).astype(np.int64)
 
 
 def group_permutations(groups: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wmcore.errors import InputError
+from wmcore.hashing import splitmix64
 
 MOST_LISTS = 1_000_000
 """Lists of one length that are enumerated at most: a few hundred megabytes."""
@@ -110,7 +111,7 @@ def _prefixes(listed: np.ndarray, items: int) -> np.ndarray:
 def _held_out(ids: np.ndarray, select_share: float, test_share: float) -> np.ndarray:
     """(N,) TRAIN, SELECT or TEST of the lists of one length."""
     select, test = (_count(len(ids), share, name) for share, name in ((select_share, "select"), (test_share, "test")))
-    order = np.argsort(_hash(ids))
+    order = np.argsort(splitmix64(ids))
     found = np.full(len(ids), TRAIN)
     found[order[:select]] = SELECT
     found[order[select : select + test]] = TEST
@@ -139,11 +140,3 @@ def _check(training: np.ndarray, items: int, length: int) -> None:
                 f"would never be shown at rank {p} of a list of {length}",
                 remedy="Lower both, set both to 0 (every split then draws from all lists), or leave that length out.",
             )
-
-
-def _hash(ids: np.ndarray) -> np.ndarray:
-    """SplitMix64 of whole numbers (Steele, Lea & Flood 2014, doi:10.1145/2714064.2660195): the same everywhere."""
-    z = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
