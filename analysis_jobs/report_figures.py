@@ -25,6 +25,8 @@ _POLICY_LINES = (":", (0, (4, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)))
 """Line styles of the baselines, in their order."""
 _MARKERS = "xDs^v"
 """Markers of the baselines, in their order."""
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Colours of curves that are told apart."""
 _CROWD = 40
 """Curves or points beyond which they are drawn small."""
 _PANELS = 6
@@ -88,6 +90,38 @@ def _replicate_curves(axes: Axes, mean: pd.DataFrame, replicates: pd.DataFrame, 
     _draw_baselines(axes, baselines)
     axes.set_title(f"variant {mean['trial'].iloc[0]}, n = {len(networks)}", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def training_history(history: pd.DataFrame, metrics: Sequence[str], name: str) -> Figure:
+    """One variant as it trained: its loss, related selection metrics, and the stage of its curriculum if it had one.
+
+    Args:
+        history: column step, ``train/loss``, each of ``metrics``, and perhaps ``train/stage``; means over replicates.
+        metrics: names as reported, ``select/...``.
+        name: what they have in common, for the axis.
+    """
+    panels = ["train/loss", "metrics", *(["train/stage"] if "train/stage" in history else [])]
+    figure = Figure(figsize=(8, 1.0 + 1.7 * len(panels)), layout="constrained")
+    shared = None
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(len(panels), 1, i + 1, sharex=shared)
+        shared = shared or axes
+        if panel == "metrics":
+            for metric, colour, line in zip(metrics, cycle(_SERIES), cycle(("-", *_POLICY_LINES)), strict=False):
+                label = _tick(metric.removeprefix("select/"), name)
+                axes.plot(history["step"], history[metric], color=colour, ls=line, lw=1.5, label=label)
+            axes.set_ylabel(name.replace("_", " "))
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+        else:
+            axes.plot(history["step"], history[panel], color=_SERIES[0], lw=1.5)
+            axes.set_ylabel({"train/loss": "training loss", "train/stage": "stage"}[panel])
+        if panel == "train/stage":
+            axes.set_ylim(0.5, float(history[panel].max()) + 0.5)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.tick_params(labelbottom=i == len(panels) - 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[-1].set_xlabel("optimiser steps")
+    return figure
 
 
 def pareto(points: pd.DataFrame, objectives: Mapping[str, str], baselines: Mapping[str, Mapping[str, float]]) -> Figure:

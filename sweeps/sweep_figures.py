@@ -48,6 +48,7 @@ def sweep_figures(
     drawn = {
         "pareto": _pareto(spec, rows, result),
         "learning_curves": _learning_curves(spec, ledger, rows, result),
+        "training_history": _training_history(spec, best),
         "search_space": _search_space(spec, rows),
         "best_by_metric": _best_by_metric(spec, best),
     }
@@ -117,6 +118,20 @@ def _learning_curves(
         below = f"the {chosen} best variants" if chosen > 1 else "the best variant"
         caption += f" Below: {below}, the mean with each of the n replicates."
     return figure, caption
+
+
+def _training_history(spec: SweepSpec, best: TrialRecord | None) -> Captioned | None:
+    if best is None or not best.reports:
+        return None
+    history = pd.DataFrame([{"step": step, **metrics} for step, metrics in best.reports.items()])
+    name = spec.search.leading.name
+    related = [column for column in history if str(column).startswith(f"select/{name}")]
+    figure = figures.training_history(history.astype(float), related, name)
+    stages = ", and the stage of its curriculum" if "train/stage" in history else ""
+    return (
+        figure,
+        f"Variant {best.number} as it trained{_means(spec)}: loss, {name.replace('_', ' ')} on select{stages}.",
+    )
 
 
 def _search_space(spec: SweepSpec, rows: Sequence[Variant]) -> Captioned | None:

@@ -202,6 +202,26 @@ class TestFigures:
         dots = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "o"}
         assert dots == {(30, 0.8), (10, 0.45), (10, 0.6)}
 
+    def test_training_history(self):
+        history = pd.DataFrame({"step": [10, 20], "train/loss": [2.0, 1.0], "select/a": [0.1, 0.4], "select/a_L2": 0.5})
+        loss, metrics = self.axes(figures.training_history(history, ["select/a", "select/a_L2"], "a"))
+        assert [list(line.get_ydata()) for line in loss.get_lines()] == [[2.0, 1.0]]
+        legend = metrics.get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == ["overall", "L2"]
+        assert [list(line.get_ydata()) for line in metrics.get_lines()] == [[0.1, 0.4], [0.5, 0.5]]
+        assert (metrics.get_xlabel(), metrics.get_ylabel(), loss.get_ylabel()) == (
+            "optimiser steps",
+            "a",
+            "training loss",
+        )
+
+    def test_training_history_shows_the_stages_of_a_curriculum(self):
+        history = pd.DataFrame({"step": [10, 20], "train/loss": 1.0, "select/a": 0.5, "train/stage": [1.0, 1.4]})
+        *_, stages = self.axes(figures.training_history(history, ["select/a"], "a"))
+        assert [list(line.get_ydata()) for line in stages.get_lines()] == [[1.0, 1.4]]
+        assert stages.get_ylabel() == "stage"
+        assert stages.get_ylim()[0] < 1 < 1.4 < stages.get_ylim()[1]
+
     def test_learning_curves_of_every_state(self):
         """A sweep's report can be written while it runs, and after it was killed."""
         states = ["finished", "reused", "pruned", "failed", "running", "planned"]
