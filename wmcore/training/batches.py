@@ -17,9 +17,10 @@ from wmcore.training.curriculum import Share
 from wmcore.training.trial_spec import TrialSpec
 from wmcore.trials import Lookup, TrialBatch, batch_shape
 
-_AHEAD = 16
-"""Batches that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
-exact quotas hold over such a block; variants meet the same training trials if their batch sizes are equal."""
+_BLOCK = 1024
+"""Trials that are drawn in one call: sampling is vectorised over trials, and its fixed cost is then shared. A task's
+exact quotas hold over a block. Variants go through the same blocks in the same order, whatever their batch sizes; what
+is too little for a whole batch at the end of a block is not shown."""
 
 
 class Part(NamedTuple):
@@ -61,20 +62,16 @@ class TrialSource:
         """
         self.trial, self.tasks, self.device = trial, tasks, device
         self._tables: dict[int, Tensor] = {}
-        self._drawn: dict[int, tuple[int, int, list[Part]]] = {}
+        self._drawn: dict[tuple[int, int], tuple[int, int, TrialBatch]] = {}
         self._fixed: dict[tuple[Task, int, str, int], TrialBatch] = {}
 
     def training(self, r: int, step: int, stage: int) -> list[Part]:
         """The trials of one optimiser step of replicate ``r`` while it is in a stage: the stage's own, then those of
         earlier stages that are replayed."""
-        block, position = divmod(step, _AHEAD)
-        if r not in self._drawn or self._drawn[r][:2] != (block, stage):
-            self._drawn[r] = block, stage, [self._block(r, block, stage, share) for share in self._shares(stage)]
-        parts = []
-        for part in self._drawn[r][2]:
-            size = part.batch.size // _AHEAD
-            parts.append(part._replace(batch=part.batch.rows(position * size, (position + 1) * size)))
-        return parts
+        return [
+            Part(self.tasks[share.stage], self._batch(r, step, stage, share), share.weight)
+            for share in self._shares(stage)
+        ]
 
     def fixed(self, task: Task, r: int, split: str, trials: int) -> TrialBatch:
         """The trials of a split on which replicate ``r`` is judged, the same ones at every call."""
@@ -90,12 +87,16 @@ class TrialSource:
             return [Share(stage, training.batch_size, 1.0)]
         return training.curriculum.shares(stage, training.batch_size)
 
-    def _block(self, r: int, block: int, stage: int, share: Share) -> Part:
-        """Trials of one stage for ``_AHEAD`` steps, while the replicate is in ``stage``."""
-        task = self.tasks[share.stage]
-        staged = () if self.trial.training.curriculum is None else ("stage", stage, "trials_of", share.stage)
-        draw = generator(self.trial.seed, "replicate", r, "train", block, *staged)
-        return Part(task, self._placed(task.sample(share.trials * _AHEAD, draw, "train")), share.weight)
+    def _batch(self, r: int, step: int, stage: int, share: Share) -> TrialBatch:
+        """What a stage has of one optimiser step, while the replicate is in ``stage``."""
+        block, position = divmod(step, max(1, _BLOCK // share.trials))
+        key = (r, share.stage)
+        if key not in self._drawn or self._drawn[key][:2] != (block, stage):
+            staged = () if self.trial.training.curriculum is None else ("stage", stage, "trials_of", share.stage)
+            draw = generator(self.trial.seed, "replicate", r, "train", block, *staged)
+            drawn = self.tasks[share.stage].sample(max(_BLOCK, share.trials), draw, "train")
+            self._drawn[key] = block, stage, self._placed(drawn)
+        return self._drawn[key][2].rows(position * share.trials, (position + 1) * share.trials)
 
     def _placed(self, batch: TrialBatch) -> TrialBatch:
         """The batch on the run's device; a table that its inputs look rows up in is copied there once."""

@@ -157,12 +157,30 @@ def test_variants_are_paired_replicate_by_replicate(synthetic_stimuli: Path) -> 
             assert [[same_batch(x, y) for y in b] for x in a] == [[True, False, False], [False, True, False]]
 
 
-def test_the_batch_size_unpairs_training_and_nothing_else(synthetic_stimuli: Path) -> None:
+@pytest.mark.parametrize("size", [4, 8])
+def test_variants_of_other_batch_sizes_meet_the_same_trials_in_the_same_order(
+    synthetic_stimuli: Path, size: int
+) -> None:
     one = met_by(trial_of(), synthetic_stimuli)
-    other = met_by(trial_of(training={"batch_size": 8}), synthetic_stimuli)
-    assert not any(agreement(one.learned, other.learned))
-    for split in one.drawn.keys() - {"train"}:
-        assert all(agreement(one.drawn[split], other.drawn[split]))
+    other = met_by(trial_of(training={"batch_size": size}), synthetic_stimuli)
+    assert other.drawn.keys() == one.drawn.keys()
+    for split, batches in one.drawn.items():
+        assert all(agreement(batches, other.drawn[split]))
+    mine, theirs = (torch.cat([batch.conditions["image"] for batch in met.learned]) for met in (one, other))
+    assert len(theirs) == 25 * size
+    assert torch.equal(mine[: 25 * size], theirs)
+
+
+def test_batches_that_do_not_fill_a_block_leave_its_rest_out(synthetic_stimuli: Path) -> None:
+    """Whatever the size, the second block begins with the same trials."""
+    first = {}
+    for size in (100, 1000):
+        run = TrainingRun(trial_of(training={"batch_size": size, "steps": 12}), stimuli=synthetic_stimuli)
+        source, batches_of_a_block = run.source, 1024 // size
+        (part,) = source.training(0, batches_of_a_block, 0)
+        assert part.batch.size == size
+        first[size] = part.batch.rows(0, 100)
+    assert same_batch(first[100], first[1000])
 
 
 def sweep_of(name: str, **changes: Any) -> SweepSpec:
@@ -194,12 +212,12 @@ def test_sweeps_meet_the_same_trials(tmp_path: Path) -> None:
 
 
 def test_new_trials_at_every_step_and_fixed_ones_at_every_evaluation(synthetic_stimuli: Path) -> None:
-    drawn = met_by(trial_of(), synthetic_stimuli).drawn
+    drawn = met_by(trial_of(training={"batch_size": 64}), synthetic_stimuli).drawn
     # 25 steps in blocks of 16 batches.
     first, second = drawn["train"]
     assert not same_batch(first, second)
     images = torch.cat([batch.conditions["image"] for batch in drawn["train"]])
-    assert len(images.unique(dim=0)) == len(images) == 2 * 16 * 12
+    assert len(images.unique(dim=0)) == len(images) == 2 * 16 * 64
     # 64 for all evaluations, 80 for the end.
     assert [batch.size for batch in drawn["select"]] == [64, 80]
     assert [batch.size for batch in drawn["test"]] == [80]
