@@ -35,6 +35,7 @@ format: install
 
 benchmarks: install
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.overhead
 
 clean:
