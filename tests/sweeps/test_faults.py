@@ -124,13 +124,23 @@ def test_a_driver_that_is_killed_five_times(sweep):
     check_as_undisturbed(sweep, ledger)
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "training.pt"])
-def test_a_newest_checkpoint_that_is_cut(sweep, file):
+def cut(content: bytes) -> bytes:
+    return content[:100]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a tensor in its middle is another one: it can be read, and only its sum tells."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(("file", "damage"), [("weights.safetensors", flipped), ("training.pt", cut)])
+def test_a_newest_checkpoint_that_is_damaged(sweep, file, damage):
     unfinished = next(t for t in started_and_killed(sweep, reports=3).in_order() if not t.ended)
     checkpoints = checkpoints_of(sweep.folder, unfinished.trial_id)
     newest = checkpoints.at(checkpoints.steps()[-1])
-    damaged = newest / file
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    path = newest / file
+    path.write_bytes(damage(path.read_bytes()))
 
     assert sweep.resume() == 0, sweep.output
     (note,) = sweep.events("noted")
