@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sweeps import record_commands, run_commands
+from sweeps.interrupts import INTERRUPTED
 from sweeps.options import SetOption, SpecArgument, StorageOption
 from wmcore.errors import WmsweepError
 
@@ -23,7 +24,6 @@ app = typer.Typer(
 )
 
 DEBUG = "--debug"
-INTERRUPTED = 130
 
 
 @app.callback()
@@ -144,7 +144,3 @@ def _interrupted() -> int:
 def _fail(message: str, code: int) -> int:
     typer.echo(" ".join(message.split()), err=True)
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.interrupts import INTERRUPTED, end_at_once
 from sweeps.options import AddressOption, FolderArgument, SetOption, SpecArgument, StorageOption
 from wmcore.errors import WmsweepError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Interrupted(WmsweepError):
     """The user pressed Ctrl-C."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
 
 def run(
@@ -178,14 +179,8 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Ctrl-C ends the process at once: nothing has begun, and libraries that are being loaded sometimes swallow a
-    KeyboardInterrupt."""
-
-    def end(*_: object) -> None:
-        typer.echo("Interrupted before anything had begun.", err=True)
-        os._exit(Interrupted.exit_code)
-
-    before = signal.signal(signal.SIGINT, end)
+    """Ctrl-C ends the process at once: nothing has begun."""
+    before = signal.signal(signal.SIGINT, end_at_once)
     try:
         yield
     finally:
@@ -220,9 +215,16 @@ def _close(spec: SweepSpec, folder: Path, console: Console) -> None:
 
 
 def _program() -> str:
-    """How this program is called here: its name where the shell finds it, else where it lies."""
+    """How this program is called here."""
     here = Path(sys.argv[0])
-    return here.name if shutil.which(here.name) else os.path.relpath(here)
+    return f"{_called(Path(sys.executable))} -m sweeps" if here.name == "__main__.py" else _called(here)
+
+
+def _called(program: Path) -> str:
+    """Its name where the shell finds it by that, else where it lies."""
+    found = shutil.which(program.name)
+    found_it = found is not None and os.path.abspath(found) == os.path.abspath(program)
+    return program.name if found_it else shlex.quote(os.path.relpath(program))
 
 
 def _raise(problems: list[str]) -> None:

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fixtures.driven import PATIENCE_S, Driven, check_nothing_lost, check_reports_once, held, table, undisturbed
+from tests.fixtures.driven import (
+    PATIENCE_S,
+    Driven,
+    check_nothing_lost,
+    check_reports_once,
+    held,
+    table,
+    undisturbed,
+    until,
+)
 
 pytestmark = [
     pytest.mark.faults,
@@ -103,6 +112,11 @@ def interrupted(sweep: Driven, stage: str, interrupt: Callable[[int, int], None]
         time.sleep(delay)
         with suppress(ProcessLookupError):
             interrupt(process.pid, signal.SIGINT)
+            # Who presses it presses it again: while Ray is ended, and when all is said.
+            time.sleep(0.5)
+            interrupt(process.pid, signal.SIGINT)
+            until(lambda: process.poll() is not None or "Interrupted" in sweep.output[printed:], lambda: sweep.output)
+            interrupt(process.pid, signal.SIGINT)
         code = process.wait(PATIENCE_S)
     said = sweep.output[printed:]
     assert "Traceback" not in said
@@ -112,7 +126,7 @@ def interrupted(sweep: Driven, stage: str, interrupt: Callable[[int, int], None]
         assert code == 130, said
         last = said.rstrip().splitlines()[-1]
         assert re.fullmatch(
-            rf"Interrupted\. Nothing is lost: `\S+ resume {re.escape(str(sweep.folder))}` goes on\.", last
+            rf"Interrupted\. Nothing is lost: `\S+ -m sweeps resume {re.escape(str(sweep.folder))}` goes on\.", last
         )
     sweep.wait_until_empty()
     return said

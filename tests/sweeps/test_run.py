@@ -71,7 +71,7 @@ def wmsweep(*arguments: str | Path) -> tuple[int, str, str]:
 
 def wmsweep_apart(*arguments: str | Path) -> tuple[int, str, str]:
     """The same in a process of its own, as a user starts it: one process connects to Ray once."""
-    command = [sys.executable, "-m", "sweeps.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "sweeps", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 

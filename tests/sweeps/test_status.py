@@ -213,7 +213,7 @@ class TestFollowed:
 
     def test_ctrl_c_ends_it_cleanly(self, two, tmp_path):
         one_trial(two, tmp_path)
-        command = [sys.executable, "-W", "ignore", "-m", "sweeps.cli", "status", "-f", str(tmp_path / "small")]
+        command = [sys.executable, "-W", "ignore", "-m", "sweeps", "status", "-f", str(tmp_path / "small")]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
         )
