@@ -47,9 +47,11 @@ def run(
         from sweeps.driver import run_sweep
         from sweeps.loading import load_sweep
         from sweeps.storage import check_storage
+        from sweeps.store_address import check_database_driver
 
         sweep = load_sweep(spec, overrides or [])
         storage = check_storage(storage)
+        check_database_driver(sweep.tracking.uri)
     console = Console()
     with _resumable(storage / sweep.name):
         ended = run_sweep(sweep, storage, console, source=spec, address=address)

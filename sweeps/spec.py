@@ -15,6 +15,7 @@ from sweeps.objectives import ObjectiveSpec
 from sweeps.samplers import AnySampler, TpeSpec
 from sweeps.schedule import AnyScheduler, NoSchedulerSpec
 from sweeps.space import Space
+from sweeps.store_address import check_store_address
 from sweeps.warm_start import WarmStartSpec
 from wmcore.analyses.base import AnalysisSpec
 from wmcore.recording import RecordingSpec
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 else:
     AnyAnalysis = discriminated_union(wmcore.analyses, AnalysisSpec)
 
-STORES = ("http://", "https://", "sqlite:///", "postgresql://", "mysql://", "mssql://", "databricks")
-
 
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -39,15 +38,6 @@ def _folder_name(name: str) -> str:
     if name == "stimuli":
         raise ValueError("must be another name: in every storage the folder stimuli holds the images and features")
     return name
-
-
-def _store_address(uri: str) -> str:
-    if not uri.startswith(STORES):
-        raise ValueError(
-            f"must be null or an MLflow store's address that starts with one of {', '.join(STORES)}; MLflow refuses "
-            "plain folders"
-        )
-    return uri
 
 
 def _whole_beyond_one(share: float) -> float:
@@ -116,8 +106,8 @@ class CheckpointChoice(Spec):
 class TrackingSpec(Spec):
     """Where MLflow keeps the runs."""
 
-    uri: Annotated[str, AfterValidator(_store_address)] | None = None
-    """A server's or database's address; null: an SQLite store beside the sweep."""
+    uri: Annotated[str, AfterValidator(check_store_address)] | None = None
+    """A server's or database's address, without a password; null: an SQLite store beside the sweep."""
 
 
 class SweepSpec(Spec):
