@@ -95,4 +95,6 @@ def test_a_storage_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
     assert asked == [True]
     assert not list(folder.iterdir())
     monkeypatch.setattr(cluster, "nodes_without", lambda _: [])
+    (folder / "seen-by-killed").touch()
     cluster.check_cluster(small_sweep(), folder)
+    assert not list(folder.iterdir())

@@ -130,9 +130,10 @@ def test_what_was_too_damaged_to_continue_from_does_not_crowd_out_the_new(folder
 # Atomic
 
 
-def test_a_leftover_temporary_directory_is_ignored(folder: CheckpointFolder) -> None:
+@pytest.mark.parametrize(("step", "pid"), [(2, os.getpid()), (2, 1), (5, 1)])
+def test_a_leftover_temporary_directory_is_ignored_and_removed(folder: CheckpointFolder, step: int, pid: int) -> None:
     save(folder, 1, 1)
-    leftover = folder.folder / f".step_{2:09d}.{os.getpid()}"
+    leftover = folder.folder / f".step_{step:09d}.{pid}"
     shutil.copytree(folder.at(1), leftover)
     (leftover / "garbage").write_text("x")
     assert folder.steps() == [1]

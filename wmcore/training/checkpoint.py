@@ -34,6 +34,8 @@ from wmcore.seeding import generator
 from wmcore.tasks.base import Task
 from wmcore.training.trial_spec import TrialSpec
 
+UNFINISHED = ".step_*"
+"""Names of checkpoints that are being written, or whose writer was killed."""
 _STEP = "step_{:09d}"
 _FILES = ("trial.json", "weights.safetensors", "training.pt", "metrics.jsonl")
 _SUMS = "sums.json"
@@ -153,7 +155,8 @@ def _sum(content: bytes) -> str:
 class CheckpointFolder:
     """The checkpoints of one trial: the last two are kept, and the best one as of each of them.
 
-    So the last but one can be continued from if the last is damaged, whichever was the best by then.
+    So the last but one can be continued from if the last is damaged, whichever was the best by then. A folder has one
+    writer at a time.
     """
 
     keep_last = 2
@@ -173,8 +176,9 @@ class CheckpointFolder:
     ) -> Path:
         """Writes one checkpoint and removes those that are no longer kept; returns its directory."""
         target = self.folder / _STEP.format(step)
+        for left in self.folder.glob(UNFINISHED):
+            shutil.rmtree(left, ignore_errors=True)
         temporary = self.folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         flat = {
             f"replicate_{r}.{name}": value.detach().cpu().contiguous()
