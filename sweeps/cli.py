@@ -132,7 +132,8 @@ def _paragraph(error: Exception) -> tuple[str, int]:
     # Typer's own usage errors: their class has moved between its releases, their shape has not.
     usage = getattr(error, "format_message", None)
     if callable(usage):
-        return f"Error: {usage()} See `wmsweep --help`.", 2
+        said = str(usage())
+        return f"Error: {said}{'' if said.endswith(('.', '?', '!')) else '.'} See `wmsweep --help`.", 2
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return f"Error: something failed that should not have ({said}). Run it again with {DEBUG} to see where.", 1
 

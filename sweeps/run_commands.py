@@ -46,11 +46,12 @@ def run(
 
         from sweeps.driver import run_sweep
         from sweeps.loading import load_sweep
-        from sweeps.storage import check_storage
+        from sweeps.storage import check_storage, check_sweep_folder
         from sweeps.store_address import check_database_driver
 
         sweep = load_sweep(spec, overrides or [])
         storage = check_storage(storage)
+        check_sweep_folder(storage / sweep.name)
         check_database_driver(sweep.tracking.uri)
     console = Console()
     with _resumable(storage / sweep.name):

@@ -46,6 +46,12 @@ def _whole_beyond_one(share: float) -> float:
     return share
 
 
+def _counted_by_ray(share: float) -> float:
+    if 0 < share < 0.0001:
+        raise ValueError("must be 0 or at least 0.0001, because Ray counts no less")
+    return share
+
+
 class SearchSpec(Spec):
     """What is searched, how, and for how many trials."""
 
@@ -90,7 +96,7 @@ class ResourceSpec(Spec):
 
     cpu: Annotated[float, Field(ge=0.01), AfterValidator(_whole_beyond_one)] = 1.0
     """CPU cores per trial."""
-    gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one)] = 0.0
+    gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one), AfterValidator(_counted_by_ray)] = 0.0
     """GPUs per trial; a share such as 0.25 puts several trials on one."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at once at most; null: as many as the machines hold."""

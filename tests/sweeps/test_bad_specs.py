@@ -480,6 +480,12 @@ BAD = [
         ("resources.cpu is 1.5", "must be a share of one device (at most 1) or a whole number."),
     ),
     Bad(
+        "next to no GPU",
+        {"analyses:": "resources: {gpu: 0.00001}\nanalyses:"},
+        20,
+        ("resources.gpu is 1e-05", "must be 0 or at least 0.0001"),
+    ),
+    Bad(
         "a folder for tracking",
         {"analyses:": "tracking: {uri: ./mlruns}\nanalyses:"},
         20,

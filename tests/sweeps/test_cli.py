@@ -105,6 +105,7 @@ def test_without_a_command_it_explains_itself(capsys):
         (("validate",), "Missing argument 'SPEC'"),
         (("validate", "a", "b"), "unexpected extra argument"),
         (("validate", "--sett", "a=1", "x"), "No such option: --sett"),
+        (("resume", "x", "--trials", "-1"), "equal to 0. See `wmsweep --help`."),
     ],
 )
 def test_wrong_usage_is_one_paragraph(capsys, arguments, words):
@@ -336,6 +337,14 @@ class TestStorage:
             assert storage.storage_folder(Path(given)) == storage.check_storage(Path(given)) == tmp_path / "runs"
         with pytest.raises(InputError, match="cannot be found"):
             storage.check_storage(Path("~no-such-user/runs"))
+
+    def test_a_file_in_the_place_of_a_sweeps_folder_is_named(self, capsys, tmp_path):
+        (tmp_path / "taken").write_text("")
+        code, _, err = call(capsys, "run", str(GOOD), "--storage", str(tmp_path), "--set", "name=taken")
+        assert code == 2
+        assert err.startswith(f"Error: the sweep's folder {tmp_path / 'taken'} must be a folder, and something else is")
+        storage.check_sweep_folder(tmp_path / "free")
+        storage.check_sweep_folder(tmp_path)
 
     @pytest.mark.parametrize("name", ["file", "file/runs", "/proc/wmsweep", "/sys/wmsweep/a"])
     def test_what_cannot_be_written_is_refused(self, tmp_path, name):

@@ -333,7 +333,6 @@ def test_another_sweep_of_the_storage_reuses_what_has_finished(ran, tmp_path):
     changes = (
         "analyses=[]",
         "recording={}",
-        "search.sampler={kind: tpe, seed: 1, startup_trials: 5}",
         "search.trials=3",
     )
     code, out, err = wmsweep_apart(
