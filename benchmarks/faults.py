@@ -180,8 +180,7 @@ class Injector:
         starts = Counter(line["trial_id"] for line in self.sweep.events("started")[self.started_before :])
         if starts and max(starts.values()) > WORKER_KILLS:
             return
-        for pid in self.sweep.trainers()[:1]:
-            os.kill(pid, signal.SIGKILL)
+        if self.sweep.path.exists() and self.sweep.kill_worker(process):
             self._did("worker killed")
 
     def _kill_driver(self, process: subprocess.Popen[str]) -> None:

@@ -54,7 +54,7 @@ class Actual:
 
 def ran(spec: Path, storage: Path) -> Actual:
     """A sweep that is run by the command line."""
-    command = [sys.executable, "-m", "sweeps.cli", "run", str(spec), "--storage", str(storage)]
+    command = [sys.executable, "-m", "sweeps", "run", str(spec), "--storage", str(storage)]
     began, memory = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True)

@@ -149,6 +149,8 @@ class Bookkeeper:
         """Takes over a trial that another sweep of the storage has finished."""
         folder = trial_folder(self.folder, trial.trial_id)
         if self.finished is None or (found := self.finished.take(trial.trial_id, folder)) is None:
+            for text in () if self.finished is None else self.finished.untaken.get(trial.trial_id, ()):
+                self._note(trial, text)
             return False
         self._end("reused", trial.trial_id, **found.event())
         # Later trials are compared with it at every rung, as after a restart.
@@ -184,11 +186,7 @@ class Bookkeeper:
             return
         # A trial that reports an evaluation again repeats what it said with it.
         for text in result["notes"]:
-            if text in trial.notes:
-                continue
-            self.ledger.append("noted", trial_id=trial_id, text=text)
-            for listener in self.listeners:
-                listener.noted(trial)
+            self._note(trial, text)
         # A trial that continues from a checkpoint reports it again, lest the first report was lost with a worker.
         if step not in trial.reports:
             self.ledger.append(
@@ -211,6 +209,12 @@ class Bookkeeper:
             self._end("pruned", trial_id, step=step)
         elif result["done"]:
             self._finish(trial, {**result["final"], "seconds": seconds})
+
+    def _note(self, trial: TrialRecord, text: str) -> None:
+        if text not in trial.notes:
+            self.ledger.append("noted", trial_id=trial.trial_id, text=text)
+            for listener in self.listeners:
+                listener.noted(trial)
 
     def _finish(self, trial: TrialRecord, result: dict[str, Any]) -> None:
         values = trial.values(self.spec.search.objectives)

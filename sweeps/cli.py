@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sweeps import record_commands, run_commands
+from sweeps.interrupts import INTERRUPTED
 from sweeps.options import SetOption, SpecArgument, StorageOption
 from wmcore.errors import WmsweepError
 
@@ -23,7 +24,6 @@ app = typer.Typer(
 )
 
 DEBUG = "--debug"
-INTERRUPTED = 130
 
 
 @app.callback()
@@ -132,7 +132,8 @@ def _paragraph(error: Exception) -> tuple[str, int]:
     # Typer's own usage errors: their class has moved between its releases, their shape has not.
     usage = getattr(error, "format_message", None)
     if callable(usage):
-        return f"Error: {usage()} See `wmsweep --help`.", 2
+        said = str(usage())
+        return f"Error: {said}{'' if said.endswith(('.', '?', '!')) else '.'} See `wmsweep --help`.", 2
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return f"Error: something failed that should not have ({said}). Run it again with {DEBUG} to see where.", 1
 
@@ -144,7 +145,3 @@ def _interrupted() -> int:
 def _fail(message: str, code: int) -> int:
     typer.echo(" ".join(message.split()), err=True)
     return code
-
-
-if __name__ == "__main__":
-    main()

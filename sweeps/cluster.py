@@ -44,6 +44,8 @@ PROBE_SECONDS = 18.0
 CONNECT_SECONDS = 3.0
 COPIES = "working_dir_files"
 """Folder, among Ray's own files, of the copies that it makes of jobs' working directories."""
+SEEN = "seen-by-"
+"""How a file of a sweep's folder begins that its nodes are asked for."""
 REMEDY = "Start one with cluster/local.sh, name the address of one that runs, or leave --address out."
 
 
@@ -144,7 +146,9 @@ def check_cluster(spec: SweepSpec, folder: Path) -> None:
             value=str(folder.parent),
             remedy="Name a folder that every node sees, by its absolute path.",
         )
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="seen-by-") as file:
+    for left in folder.glob(f"{SEEN}*"):  # by a driver that was killed here
+        left.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=SEEN) as file:
         blind = nodes_without(Path(file.name))
     if blind:
         raise InputError(

@@ -30,7 +30,8 @@ class Conditions:
         self.order = self._sorted()
         self.needs: dict[str, dict[str, list[Any]]] = {}
         for path in self.order:
-            self.needs[path] = self._needed(path)
+            self.needs[path] = self._needed(path, self.of[path])
+            self._check_effect(path)
 
     def active(self, point: Mapping[str, Any], path: str) -> bool:
         """Whether a path is searched, given the values of the active paths that it depends on."""
@@ -112,9 +113,27 @@ class Conditions:
             rule = "makes the path depend on itself"
         return InputError(f"{trail[0]}.when.{trail[1]}", rule, remedy="Remove one of the conditions.")
 
-    def _needed(self, path: str) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+    def _check_effect(self, path: str) -> None:
+        """Every condition of a path must rule out something that its others do not."""
         for parent, allowed in self.of[path].items():
+            known = self._needed(path, {other: values for other, values in self.of[path].items() if other != parent})
+            if _within(known.get(parent), allowed):
+                why = f"the other conditions hold only where {parent} is {_listed(known[parent])}"
+            elif len(allowed) == self._distributions[parent].size() and all(
+                _within(known.get(other), values) for other, values in self.of[parent].items()
+            ):
+                why = f"it names every value of {parent}"
+            else:
+                continue
+            given = (self._distributions[path].when or {})[parent]
+            raise InputError(
+                f"{path}.when.{parent}", f"has no effect: {why}", value=given, remedy="Remove the condition."
+            )
+
+    def _needed(self, path: str, conditions: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """What must hold so that conditions of a path do: theirs, and those of the paths that they are on."""
+        found: dict[str, list[Any]] = {}
+        for parent, allowed in conditions.items():
             for other, values in (*self.needs[parent].items(), (parent, allowed)):
                 both = [value for value in values if _among(value, found.get(other, values))]
                 if not both:
@@ -137,8 +156,7 @@ def _resolved(path: str, distributions: Mapping[str, Distribution]) -> dict[str,
             remedy = f"{nearest_hint(parent, list(distributions))} Searched are {', '.join(distributions)}."
             raise InputError(where, "is not a path of this space", remedy=remedy.strip())
         distribution = distributions[parent]
-        size = distribution.size()
-        if size is None:
+        if distribution.size() is None:
             raise InputError(
                 where,
                 f"is a condition on a continuous path ({distribution.key}), which has no values to name",
@@ -156,10 +174,6 @@ def _resolved(path: str, distributions: Mapping[str, Distribution]) -> dict[str,
         values = [distribution.decode(encode(value)) for value in values]
         if not values:
             raise InputError(where, "must be a value or a list of at least one", value=given)
-        if len(values) == size and distribution.when is None and parent != path:
-            raise InputError(
-                where, f"has no effect: it names every value of {parent}", value=given, remedy="Remove the condition."
-            )
         found[parent] = values
     return found
 
@@ -171,6 +185,11 @@ def _impossible(where: str, value: Any, distribution: Distribution) -> InputErro
         return InputError(where, f"must be one of the choices {_listed(ends)}", value=value, remedy=hint)
     rule = f"must be a value of {distribution.key}: {distribution.written()}"
     return InputError(where, rule, value=value, remedy=f"For example {ends[0]} or {ends[-1]}.")
+
+
+def _within(values: Sequence[Any] | None, allowed: Sequence[Any]) -> bool:
+    """Whether values are known, and all of them allowed."""
+    return values is not None and all(_among(value, allowed) for value in values)
 
 
 def _among(value: Any, values: Sequence[Any]) -> bool:

@@ -20,8 +20,18 @@ def check_paths(space: Space, trial: TrialSpec) -> None:
     Raises:
         InputError: the first misfit, with its dotted path in the sweep.
     """
+    _variants_are_paired(space)
     _paths_exist(space, trial.model_dump(mode="json"))
     _paths_apart(space)
+
+
+def _variants_are_paired(space: Space) -> None:
+    if "seed" in space.paths:
+        raise InputError(
+            "search.space.seed",
+            "must not be searched: variants are compared on the same stimuli and trials, which the seed decides",
+            remedy="Write trial.replicates: 5, say, for several networks of each variant.",
+        )
 
 
 def _leaf_paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from sweeps.folder import checkpoints_of
 from sweeps.ledger import Ledger, TrialRecord
+from sweeps.trial_lock import hold_trial
 from wmcore.errors import InputError
+from wmcore.training.checkpoint import UNFINISHED, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,28 @@ class Found:
             "result": trial.result,
         }
 
+    def check_whole(self) -> None:
+        """Reads the checkpoint of its best step.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        assert self.trial.result is not None
+        best = checkpoints_of(self.sweep, self.trial.trial_id).at(self.trial.result["best_step"])
+        load_checkpoint(best).check_whole()
+
     def copy_checkpoints(self, folder: Path) -> None:
-        """Gives the checkpoints a second place; the files are shared where the file system can do that."""
+        """Gives the checkpoints a second place; the files are shared where the file system can do that.
+
+        Raises:
+            OSError: they cannot be copied.
+            TimeoutError: another process is writing checkpoints there.
+        """
         source, target = checkpoints_of(self.sweep, self.trial.trial_id).folder, folder / "checkpoints"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, copy_function=_link)
+        # The actor of a driver that was killed may be training the trial still, and would remove what it finds.
+        with hold_trial(folder, patience_s=0.0):
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, copy_function=_link, ignore=shutil.ignore_patterns(UNFINISHED))
 
 
 class FinishedElsewhere:
@@ -55,6 +74,8 @@ class FinishedElsewhere:
         A ledger that cannot be read is left out and named in ``unreadable``: the sweep does not depend on it.
         """
         self.unreadable: list[str] = []
+        self.untaken: dict[str, list[str]] = {}
+        """Trial id -> why it could not be taken over from where it has finished, a sentence each."""
         self._found: dict[str, list[Found]] = {}
         for path in sorted(storage.glob("*/ledger.jsonl")):
             if path.parent.resolve() == but.resolve():
@@ -65,21 +86,21 @@ class FinishedElsewhere:
                 self.unreadable.append(str(error))
                 continue
             for trial in ledger.trials.values():
-                if trial.state == "finished":
+                if trial.state == "finished" and trial.result is not None:
                     self._found.setdefault(trial.trial_id, []).append(Found(path.parent, trial))
 
     def take(self, trial_id: str, folder: Path) -> Found | None:
         """Gives the folder of a trial the checkpoints of one that has finished elsewhere; None where there is none
         whose best checkpoint is whole."""
         for found in self._found.get(trial_id, ()):
-            result = found.trial.result
-            if result is not None and checkpoints_of(found.sweep, trial_id).is_whole(result["best_step"]):
-                try:
-                    found.copy_checkpoints(folder)
-                except OSError as error:
-                    self.unreadable.append(f"{found.sweep}: {error}")
-                else:
-                    return found
+            try:
+                found.check_whole()
+                found.copy_checkpoints(folder)
+            except (InputError, OSError) as error:
+                said = f"not taken over from {found.sweep.name}: {error}"
+                self.untaken.setdefault(trial_id, []).append(said)
+            else:
+                return found
         return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.interrupts import INTERRUPTED, end_at_once
 from sweeps.options import AddressOption, FolderArgument, SetOption, SpecArgument, StorageOption
 from wmcore.errors import WmsweepError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Interrupted(WmsweepError):
     """The user pressed Ctrl-C."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
 
 def run(
@@ -45,10 +46,13 @@ def run(
 
         from sweeps.driver import run_sweep
         from sweeps.loading import load_sweep
-        from sweeps.storage import check_storage
+        from sweeps.storage import check_storage, check_sweep_folder
+        from sweeps.store_address import check_database_driver
 
         sweep = load_sweep(spec, overrides or [])
         storage = check_storage(storage)
+        check_sweep_folder(storage / sweep.name)
+        check_database_driver(sweep.tracking.uri)
     console = Console()
     with _resumable(storage / sweep.name):
         ended = run_sweep(sweep, storage, console, source=spec, address=address)
@@ -178,14 +182,8 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Ctrl-C ends the process at once: nothing has begun, and libraries that are being loaded sometimes swallow a
-    KeyboardInterrupt."""
-
-    def end(*_: object) -> None:
-        typer.echo("Interrupted before anything had begun.", err=True)
-        os._exit(Interrupted.exit_code)
-
-    before = signal.signal(signal.SIGINT, end)
+    """Ctrl-C ends the process at once: nothing has begun."""
+    before = signal.signal(signal.SIGINT, end_at_once)
     try:
         yield
     finally:
@@ -220,9 +218,16 @@ def _close(spec: SweepSpec, folder: Path, console: Console) -> None:
 
 
 def _program() -> str:
-    """How this program is called here: its name where the shell finds it, else where it lies."""
+    """How this program is called here."""
     here = Path(sys.argv[0])
-    return here.name if shutil.which(here.name) else os.path.relpath(here)
+    return f"{_called(Path(sys.executable))} -m sweeps" if here.name == "__main__.py" else _called(here)
+
+
+def _called(program: Path) -> str:
+    """Its name where the shell finds it by that, else where it lies."""
+    found = shutil.which(program.name)
+    found_it = found is not None and os.path.abspath(found) == os.path.abspath(program)
+    return program.name if found_it else shlex.quote(os.path.relpath(program))
 
 
 def _raise(problems: list[str]) -> None:

@@ -28,6 +28,7 @@ def check_search(search: SearchSpec) -> None:
     _budget_is_known(search)
     _cmaes_has_room(search)
     _objectives_differ(search)
+    _model_is_used(search)
     _sampler_options_have_effect(search)
     _scheduler_options_have_effect(search)
     _warm_start_is_used(search)
@@ -133,6 +134,20 @@ def _objectives_differ(search: SearchSpec) -> None:
             value=search.scheduler.kind,
             remedy="Write scheduler: {kind: none}, or keep one objective.",
         )
+
+
+def _model_is_used(search: SearchSpec) -> None:
+    sampler, trials = search.sampler, search.budget
+    for name in ("startup_trials", "population"):
+        value = getattr(sampler, name, None)
+        if value is not None and value > trials and value != type(sampler).model_fields[name].default:
+            raise InputError(
+                f"{SAMPLER}.{name}",
+                f"must be at most search.trials, which is {trials}, or {sampler.kind} learns of no outcome and every "
+                "trial is random",
+                value=value,
+                remedy="Write less, or sampler: {kind: random}.",
+            )
 
 
 def _sampler_options_have_effect(search: SearchSpec) -> None:

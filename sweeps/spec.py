@@ -15,6 +15,7 @@ from sweeps.objectives import ObjectiveSpec
 from sweeps.samplers import AnySampler, TpeSpec
 from sweeps.schedule import AnyScheduler, NoSchedulerSpec
 from sweeps.space import Space
+from sweeps.store_address import check_store_address
 from sweeps.warm_start import WarmStartSpec
 from wmcore.analyses.base import AnalysisSpec
 from wmcore.recording import RecordingSpec
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     AnyAnalysis = AnalysisSpec
 else:
     AnyAnalysis = discriminated_union(wmcore.analyses, AnalysisSpec)
-
-STORES = ("http://", "https://", "sqlite:///", "postgresql://", "mysql://", "mssql://", "databricks")
 
 
 def _folder_name(name: str) -> str:
@@ -41,18 +40,15 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _store_address(uri: str) -> str:
-    if not uri.startswith(STORES):
-        raise ValueError(
-            f"must be null or an MLflow store's address that starts with one of {', '.join(STORES)}; MLflow refuses "
-            "plain folders"
-        )
-    return uri
-
-
 def _whole_beyond_one(share: float) -> float:
     if share > 1 and share != int(share):
         raise ValueError("must be a share of one device (at most 1) or a whole number")
+    return share
+
+
+def _counted_by_ray(share: float) -> float:
+    if 0 < share < 0.0001:
+        raise ValueError("must be 0 or at least 0.0001, because Ray counts no less")
     return share
 
 
@@ -100,7 +96,7 @@ class ResourceSpec(Spec):
 
     cpu: Annotated[float, Field(ge=0.01), AfterValidator(_whole_beyond_one)] = 1.0
     """CPU cores per trial."""
-    gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one)] = 0.0
+    gpu: Annotated[float, Field(ge=0), AfterValidator(_whole_beyond_one), AfterValidator(_counted_by_ray)] = 0.0
     """GPUs per trial; a share such as 0.25 puts several trials on one."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at once at most; null: as many as the machines hold."""
@@ -116,8 +112,8 @@ class CheckpointChoice(Spec):
 class TrackingSpec(Spec):
     """Where MLflow keeps the runs."""
 
-    uri: Annotated[str, AfterValidator(_store_address)] | None = None
-    """A server's or database's address; null: an SQLite store beside the sweep."""
+    uri: Annotated[str, AfterValidator(check_store_address)] | None = None
+    """A server's or database's address, without a password; null: an SQLite store beside the sweep."""
 
 
 class SweepSpec(Spec):

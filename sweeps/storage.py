@@ -46,6 +46,20 @@ def check_storage(folder: Path) -> Path:
     return folder
 
 
+def check_sweep_folder(folder: Path) -> None:
+    """Checks that a sweep's folder, in a storage that has been checked, is one or can be made.
+
+    Raises:
+        InputError: a file is in its place.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(
+            f"the sweep's folder {folder}",
+            "must be a folder, and something else is in its place",
+            remedy="Remove that, or give the sweep another name with --set name=NAME.",
+        )
+
+
 def existing_part(folder: Path) -> Path:
     """The folder itself or, if it does not exist, the nearest thing above it that does."""
     folder = storage_folder(folder)

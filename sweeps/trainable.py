@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import ray
 import torch
 from ray import tune
 
+from sweeps.trial_lock import hold_trial
 from wmcore.tasks.base import Task
 from wmcore.training.checkpoint import CheckpointFolder
 from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import TrialSpec
 
 T = TypeVar("T")
-LOCK_SECONDS = 300.0
-"""How long a trial waits for an orphan: the actor of a killed driver may train it for some seconds more."""
 
 
 class VariantTrainable(tune.Trainable):
@@ -100,8 +98,7 @@ class VariantTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         trial, folder = TrialSpec.parse(json.loads(config["trial"])), Path(config["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lock = _alone(folder / "trial.lock")
+        self.lock = hold_trial(folder)
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         # Ray shows an actor only the devices that it was given.
         device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
@@ -115,22 +112,3 @@ class VariantTrainable(tune.Trainable):
         if latest is not None:
             self.run.restore(latest)
         self.seconds = float(config["seconds"])
-
-
-def _alone(path: Path) -> IO[str]:
-    """The open file that holds a trial for this process; the system frees it when the process ends.
-
-    Raises:
-        TimeoutError: another process holds it.
-    """
-    file = path.open("w")
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise TimeoutError(f"another process has held {path} for {LOCK_SECONDS:g} s") from None
-            time.sleep(0.05)

@@ -51,6 +51,54 @@ def refused(path: str) -> str:
 
 AT = "search.space.model.dropout"
 BAD = [
+    # What has no effect, or unpairs the variants.
+    Bad(
+        "a searched seed",
+        {LR_LINE: "    seed: {int: [0, 9]}\n"},
+        14,
+        (refused("seed must not be searched"), "the same stimuli and trials", "Write trial.replicates: 5"),
+    ),
+    Bad(
+        "a condition that another one brings along",
+        {LR_LINE: "    model.hidden_size: {choice: [8, 16], when: {model.cell: [gru, lstm]}}\n"}
+        | when("{model.cell: [gru, lstm], model.hidden_size: 8}"),
+        15,
+        (
+            f"{AT}.when.model.cell is ['gru', 'lstm']",
+            "the other conditions hold only where model.cell is 'gru', 'lstm'",
+        ),
+    ),
+    Bad(
+        "every value of a path that is searched wherever the other conditions hold",
+        {LR_LINE: "    model.hidden_size: {choice: [8, 16], when: {model.cell: [gru, lstm]}}\n"}
+        | when("{model.cell: gru, model.hidden_size: [8, 16]}"),
+        15,
+        (f"{AT}.when.model.hidden_size is [8, 16]", "has no effect: it names every value of model.hidden_size."),
+    ),
+    Bad(
+        "tpe that never uses its model",
+        {SAMPLER: "{kind: tpe, startup_trials: 13}"},
+        16,
+        ("search.sampler.startup_trials is 13", "must be at most search.trials, which is 12", "every trial is random"),
+    ),
+    Bad(
+        "nsga2 of one generation",
+        {SAMPLER: "{kind: nsga2, population: 500}"},
+        16,
+        ("search.sampler.population is 500", "must be at most search.trials, which is 12", "{kind: random}"),
+    ),
+    Bad(
+        "cmaes that never starts",
+        {SAMPLER: "{kind: cmaes, startup_trials: 50}"} | NUMBERS,
+        16,
+        ("search.sampler.startup_trials is 50", "must be at most search.trials, which is 12"),
+    ),
+    Bad(
+        "an earlier sweep in another user's home",
+        warm("{sweep: ~nobody9/runs, best: 1}"),
+        20,
+        ("search.warm_start.sweep is '~nobody9/runs'", "must be spelt out"),
+    ),
     # logint and quantised.
     Bad(
         "logint from 0",

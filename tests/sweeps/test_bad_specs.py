@@ -480,10 +480,34 @@ BAD = [
         ("resources.cpu is 1.5", "must be a share of one device (at most 1) or a whole number."),
     ),
     Bad(
+        "next to no GPU",
+        {"analyses:": "resources: {gpu: 0.00001}\nanalyses:"},
+        20,
+        ("resources.gpu is 1e-05", "must be 0 or at least 0.0001"),
+    ),
+    Bad(
         "a folder for tracking",
         {"analyses:": "tracking: {uri: ./mlruns}\nanalyses:"},
         20,
         ("tracking.uri is './mlruns'", "must be null or", "sqlite:///"),
+    ),
+    Bad(
+        "a password for tracking",
+        {"analyses:": "tracking: {uri: 'postgresql://me:hunter2@host/runs'}\nanalyses:"},
+        20,
+        ("tracking.uri is 'postgresql://me:***@host/runs'", "must hold no password", "PGPASSWORD"),
+    ),
+    Bad(
+        "a database that lies elsewhere in every folder",
+        {"analyses:": "tracking: {uri: 'sqlite:///runs.db'}\nanalyses:"},
+        20,
+        ("tracking.uri is 'sqlite:///runs.db'", "must name its file from the root on", "sqlite:////FOLDER/FILE"),
+    ),
+    Bad(
+        "a server without a host",
+        {"analyses:": "tracking: {uri: 'http://'}\nanalyses:"},
+        20,
+        ("tracking.uri is 'http:", "must be null or an MLflow store's address", "http://HOST:PORT"),
     ),
     # Names, bounds and options without effect.
     Bad(

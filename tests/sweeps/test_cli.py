@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 
-from sweeps import cli, doctor, storage
+from sweeps import cli, doctor, run_commands, storage
 from sweeps.catalog import catalog, shipped_specs
+from sweeps.interrupts import ENDING_S, Patient
 from sweeps.loading import load_sweep, summary
 from tests.fixtures.ledgers import sweep_of_two
 from tests.fixtures.sweeps import small_sweep
@@ -100,6 +105,7 @@ def test_without_a_command_it_explains_itself(capsys):
         (("validate",), "Missing argument 'SPEC'"),
         (("validate", "a", "b"), "unexpected extra argument"),
         (("validate", "--sett", "a=1", "x"), "No such option: --sett"),
+        (("resume", "x", "--trials", "-1"), "equal to 0. See `wmsweep --help`."),
     ],
 )
 def test_wrong_usage_is_one_paragraph(capsys, arguments, words):
@@ -162,6 +168,93 @@ def test_help_imports_nothing_heavy():
     code = f"import sys, sweeps.cli; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+BLOCK = """
+import sys, time
+from pathlib import Path
+
+def block(folder=Path({folder!r})):
+    (folder / "reached").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+"""
+
+
+class TestCtrlC:
+    """A process is held at some moment of its life, and interrupted there."""
+
+    @pytest.fixture
+    def start(self, tmp_path):
+        started = []
+
+        def begin(module: str, code: str, *command: str) -> subprocess.Popen[str]:
+            (tmp_path / module).write_text(BLOCK.format(folder=str(tmp_path)) + code)
+            found = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": found},
+            )
+            started.append(process)
+            while not (tmp_path / "reached").exists():
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
+            return process
+
+        yield begin
+        for process in started:
+            process.kill()
+            process.wait()
+
+    def test_while_the_command_line_is_loaded(self, start):
+        process = start("typer.py", "block()\n", "-m", "sweeps", "list")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "Interrupted before anything had begun.\n")
+        assert process.returncode == 130
+
+    def test_while_python_ends(self, start, tmp_path):
+        process = start("sitecustomize.py", "import atexit\natexit.register(block)\n", "-m", "sweeps", "--help")
+        process.send_signal(signal.SIGINT)
+        (tmp_path / "go").touch()
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+
+    def test_it_is_not_raised_again_while_it_is_answered(self, monkeypatch):
+        now = 5.0
+        monkeypatch.setattr("sweeps.interrupts.time.monotonic", lambda: now)
+        handler = Patient()
+        with pytest.raises(KeyboardInterrupt):
+            handler(signal.SIGINT, None)
+        now += ENDING_S
+        handler(signal.SIGINT, None)
+        now += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            handler(signal.SIGINT, None)
+
+    def test_the_installed_program_starts_there(self):
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        assert project["project"]["scripts"] == {"wmsweep": "sweeps.__main__:main"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "found", "called"),
+    [
+        ("/opt/bin/wmsweep", "/opt/bin/wmsweep", "wmsweep"),
+        ("/here/.venv/bin/wmsweep", "/opt/bin/wmsweep", ".venv/bin/wmsweep"),
+        ("/here/my venv/bin/wmsweep", None, "'my venv/bin/wmsweep'"),
+        ("/here/sweeps/__main__.py", "/opt/bin/python", ".venv/bin/python -m sweeps"),
+        ("/here/sweeps/__main__.py", "/here/.venv/bin/python", "python -m sweeps"),
+    ],
+)
+def test_it_knows_how_it_was_called(monkeypatch, argument, found, called):
+    monkeypatch.setattr(run_commands.sys, "argv", [argument])
+    monkeypatch.setattr(run_commands.sys, "executable", "/here/.venv/bin/python")
+    monkeypatch.setattr(run_commands.shutil, "which", lambda name: found)
+    monkeypatch.setattr(run_commands.os, "getcwd", lambda: "/here")
+    assert run_commands._program() == called
 
 
 class TestDoctor:
@@ -244,6 +337,14 @@ class TestStorage:
             assert storage.storage_folder(Path(given)) == storage.check_storage(Path(given)) == tmp_path / "runs"
         with pytest.raises(InputError, match="cannot be found"):
             storage.check_storage(Path("~no-such-user/runs"))
+
+    def test_a_file_in_the_place_of_a_sweeps_folder_is_named(self, capsys, tmp_path):
+        (tmp_path / "taken").write_text("")
+        code, _, err = call(capsys, "run", str(GOOD), "--storage", str(tmp_path), "--set", "name=taken")
+        assert code == 2
+        assert err.startswith(f"Error: the sweep's folder {tmp_path / 'taken'} must be a folder, and something else is")
+        storage.check_sweep_folder(tmp_path / "free")
+        storage.check_sweep_folder(tmp_path)
 
     @pytest.mark.parametrize("name", ["file", "file/runs", "/proc/wmsweep", "/sys/wmsweep/a"])
     def test_what_cannot_be_written_is_refused(self, tmp_path, name):

@@ -3,9 +3,7 @@ twice or changed."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +67,12 @@ def started_and_killed(sweep: Driven, reports: int) -> Ledger:
 def test_a_worker_that_is_killed_twice(sweep):
     with sweep.driver() as process:
         for _ in range(2):
-            begun, seen = len(sweep.events("started")), len(sweep.events("reported"))
-            sweep.wait_for(process, lambda n=seen: len(sweep.events("reported")) > n and len(sweep.trainers()) > 0)
-            for pid in sweep.trainers():
-                os.kill(pid, signal.SIGKILL)
+            seen = len(sweep.events("reported"))
+            sweep.wait_for(process, lambda n=seen: len(sweep.events("reported")) > n and sweep.kill_worker(process))
+            begun = len(sweep.events("started"))
             sweep.wait_for(process, lambda n=begun: len(sweep.events("started")) > n)
         assert process.wait(PATIENCE_S) == 0, sweep.output
-    assert len(sweep.events("started")) > 3
+    assert len(sweep.events("started")) >= 3 + 2
     ledger = check_nothing_lost(sweep, planned=3, finished=3)
     check_reports_once(sweep)
     check_as_undisturbed(sweep, ledger)
@@ -124,13 +121,23 @@ def test_a_driver_that_is_killed_five_times(sweep):
     check_as_undisturbed(sweep, ledger)
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "training.pt"])
-def test_a_newest_checkpoint_that_is_cut(sweep, file):
+def cut(content: bytes) -> bytes:
+    return content[:100]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a tensor in its middle is another one: it can be read, and only its sum tells."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(("file", "damage"), [("weights.safetensors", flipped), ("training.pt", cut)])
+def test_a_newest_checkpoint_that_is_damaged(sweep, file, damage):
     unfinished = next(t for t in started_and_killed(sweep, reports=3).in_order() if not t.ended)
     checkpoints = checkpoints_of(sweep.folder, unfinished.trial_id)
     newest = checkpoints.at(checkpoints.steps()[-1])
-    damaged = newest / file
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    path = newest / file
+    path.write_bytes(damage(path.read_bytes()))
 
     assert sweep.resume() == 0, sweep.output
     (note,) = sweep.events("noted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from ray.tune import with_resources
 
 from sweeps.ledger import Ledger
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
-from sweeps.trainable import VariantTrainable
 from sweeps.verify import verify
-from tests.fixtures.clusters import BIN, Cluster
+from tests.fixtures.clusters import BIN, SIDE_BY_SIDE, Cluster
+from tests.fixtures.ledgers import most_at_once
 from tests.fixtures.processes import own_ray_folder
 from tests.fixtures.sweeps import SMALL, small_sweep, write_banks
 from wmcore.spec import with_paths
@@ -32,9 +30,6 @@ CHANGES = {
     "search.sampler": {"kind": "random", "seed": 4},
     "search.scheduler": {"kind": "none"},
     "search.trials": 4,
-    # Long enough that a trial is still training when the other node's first worker is up.
-    "trial.training.steps": 4000,
-    "trial.evaluation.every_steps": 1000,
     "resources": {"cpu": 1},
     "analyses": [],
     "recording": {},
@@ -80,7 +75,9 @@ def test_a_sweep_runs_as_a_job_on_every_node(cluster, spec_file, tmp_path):
     stimuli = SPEC.trial.task.stimulus_spec()
     assert stimuli is not None
     write_banks(tmp_path / "stimuli", stimuli)
-    job = submit(cluster, "wmsweep", "run", spec_file, "--storage", tmp_path, "--address", "auto")
+    script = tmp_path / "side_by_side.py"
+    script.write_text(SIDE_BY_SIDE)
+    job = submit(cluster, "python", script, "2", "run", spec_file, "--storage", tmp_path, "--address", "auto")
     assert job.returncode == 0, job.stdout
 
     folder = tmp_path / SPEC.name
@@ -90,23 +87,8 @@ def test_a_sweep_runs_as_a_job_on_every_node(cluster, spec_file, tmp_path):
         assert check.holds, check
     runs = child_runs(MlflowClient(tracking_uri(SPEC, folder)), SPEC.name)
     assert sorted(run.data.tags[TRIAL] for run in runs) == sorted(ledger.trials)
-    assert most_at_once(folder / "ledger.jsonl") == 2  # on a node with one CPU each
-    assert len(nodes_of(cluster, with_resources(VariantTrainable, {"cpu": 1}).__qualname__)) == 2
-
-
-def most_at_once(path: Path) -> int:
-    """Trials that were between two reports of theirs at the same time."""
-    reports = [
-        line["trial_id"] for line in map(json.loads, path.read_text().splitlines()) if line["event"] == "reported"
-    ]
-    spans = {trial: (reports.index(trial), len(reports) - reports[::-1].index(trial)) for trial in reports}
-    return max(sum(first < i < last for first, last in spans.values()) for i in range(len(reports)))
-
-
-def nodes_of(cluster: Cluster, actor: str) -> set[str]:
-    """The nodes that actors of a class have lived on."""
-    how = ["--address", cluster.dashboard, "--filter", f"class_name={actor}", "--format", "json"]
-    return {found["node_id"] for found in json.loads(cluster.ray("list", "actors", *how, patience_s=PATIENCE_S).stdout)}
+    assert most_at_once(ledger) == 2  # on a node with one CPU each
+    assert len({trial.result["node"] for trial in ledger.in_order() if trial.result}) == 2
 
 
 def test_a_folder_that_ends_with_the_job_is_refused(cluster, spec_file):

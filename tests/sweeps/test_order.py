@@ -12,6 +12,7 @@ import pytest
 from sweeps.spec import SweepSpec
 from sweeps.tune_adapters import BookScheduler
 from tests.fixtures.driven import table, undisturbed
+from tests.fixtures.ledgers import most_at_once
 from tests.fixtures.one_ray import one_ray as one_ray
 from tests.fixtures.one_ray import searched
 from tests.fixtures.sweeps import small_sweep, write_banks
@@ -45,8 +46,7 @@ def check_same_table(tmp_path: Path, concurrencies: tuple[int, ...], **changes: 
     assert expected.counts()["finished"] == 6
     for concurrency in concurrencies:
         ledger = searched(sweep_at(concurrency, **changes), tmp_path / str(concurrency), banks)
-        at_once = most_at_once([(line["event"], line.get("trial_id")) for line in ledger.whole_lines()])
-        assert (at_once > 1) == (concurrency > 1)
+        assert (most_at_once(ledger) > 1) == (concurrency > 1)
         assert table(ledger) == table(expected)
 
 
@@ -58,19 +58,6 @@ def test_a_free_actor_goes_to_the_newest_trial():
     assert scheduler.choose_trial_to_run(controller) is trials[2]
     trials[1:3] = []
     assert scheduler.choose_trial_to_run(controller) is None
-
-
-def most_at_once(events: list[tuple[str, str | None]]) -> int:
-    """Trials that were under way together at most."""
-    running: set[str | None] = set()
-    most = 0
-    for event, trial_id in events:
-        if event == "started":
-            running.add(trial_id)
-        elif event == "finished":
-            running.discard(trial_id)
-        most = max(most, len(running))
-    return most
 
 
 def test_random_at_1_2_and_4(tmp_path, one_ray):

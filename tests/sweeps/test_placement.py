@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sweeps.ledger import Ledger
 from sweeps.placement import Node, alive_nodes, fits, fitting
 from sweeps.spec import ResourceSpec
-from tests.fixtures.clusters import BIN, Cluster
+from tests.fixtures.clusters import BIN, SIDE_BY_SIDE, Cluster
 from tests.fixtures.sweeps import SMALL, small_sweep, write_banks
 from wmcore.errors import InputError
 from wmcore.spec import with_paths
@@ -119,34 +119,6 @@ CHANGES = {
 }
 PATIENCE_S = 300.0
 """Only what hangs takes so long."""
-DRIVER = """
-import sys, time
-from pathlib import Path
-import ray
-from rich.console import Console
-from sweeps import driver
-from sweeps.loading import load_sweep
-
-class Placed(driver.VariantTrainable):
-    '''Notes its GPUs, and trains when four trials have done so: they all run at once.'''
-
-    def setup(self, config):
-        super().setup(config)
-        folder = Path(config["folder"])
-        (folder / "gpus").write_text(" ".join(map(str, ray.get_gpu_ids())))
-        self.trials = folder.parent
-
-    def step(self):
-        deadline = time.monotonic() + 200
-        while len(list(self.trials.glob("*/gpus"))) < 4:
-            if time.monotonic() > deadline:
-                raise TimeoutError("fewer than four trials run at once")
-            time.sleep(0.1)
-        return super().step()
-
-driver.VariantTrainable = Placed
-driver.run_sweep(load_sweep(Path(sys.argv[1]), []), Path(sys.argv[2]), Console(), address=sys.argv[3])
-"""
 
 
 @pytest.mark.faults
@@ -158,12 +130,12 @@ def test_shares_of_gpus_are_spread_over_all(ray_folder, tmp_path):
     write_banks(tmp_path / "stimuli", stimuli)
     spec_file, script = tmp_path / "small.yaml", tmp_path / "drive.py"
     spec_file.write_text(yaml.safe_dump(with_paths(yaml.safe_load(SMALL), CHANGES), sort_keys=False))
-    script.write_text(DRIVER)
+    script.write_text(SIDE_BY_SIDE)
 
     cluster = Cluster(ray_folder)
     cluster.start_head(cpus=2, gpus=2)
-    command = [str(BIN / "python"), str(script), str(spec_file), str(tmp_path), cluster.address]
-    done = cluster.run(*command, patience_s=PATIENCE_S)
+    how = ["4", "run", str(spec_file), "--storage", str(tmp_path), "--address", cluster.address]
+    done = cluster.run(str(BIN / "python"), str(script), *how, patience_s=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
     ledger = Ledger(tmp_path / spec.name / "ledger.jsonl")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from typing import Any
 
 import pytest
@@ -70,9 +68,7 @@ def test_more_trials_and_failed_ones_again(tmp_path, ray_folder):
     with sweep.driver() as process:
         for _ in range(3):
             seen = reports_of(killed)
-            sweep.wait_for(process, lambda n=seen: reports_of(killed) > n and len(sweep.trainers()) > 0)
-            for pid in sweep.trainers():
-                os.kill(pid, signal.SIGKILL)
+            sweep.wait_for(process, lambda n=seen: reports_of(killed) > n and sweep.kill_worker(process, killed))
         assert process.wait(PATIENCE_S) == 1, sweep.output
     assert "The sweep has ended, but variant 0 failed: " in sweep.output
     ledger = check_nothing_lost(sweep, planned=3, finished=1, failed=2)

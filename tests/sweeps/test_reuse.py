@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -12,6 +13,7 @@ from sweeps.bookkeeper import Bookkeeper
 from sweeps.folder import best_checkpoint, checkpoints_of, trial_folder
 from sweeps.ledger import Ledger
 from sweeps.reuse import FinishedElsewhere
+from sweeps.trial_lock import hold_trial
 from sweeps.verify import verify
 from tests.fixtures.sweeps import new_folder, small_sweep, train
 from wmcore.training.fit import TrainingRun
@@ -107,6 +109,50 @@ def test_a_damaged_checkpoint_is_trained_again(tmp_path, first):
     config = book.next_trial()
     assert config is not None
     assert config["trial_id"] == trial_id
+    (note,) = book.ledger.trials[trial_id].notes
+    assert note.startswith(f"not taken over from first: {weights.parent} cannot be read as a checkpoint (weights")
+
+
+def test_checkpoints_that_cannot_be_copied_are_told(tmp_path, first, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    trial_id = next(iter(first.ledger.trials))
+    book = new_book(tmp_path, "second", **{"trial.task.stimuli": _stimuli()})
+    heard: list[str] = []
+    book.listeners.append(MagicMock(noted=lambda trial: heard.extend(trial.notes)))
+    monkeypatch.setattr("sweeps.reuse.shutil.copytree", full)
+    assert book.next_trial()["trial_id"] == trial_id
+    assert heard == ["not taken over from first: [Errno 28] No space left on device"]
+    # Once, however often the sweep is gone on with.
+    again = Bookkeeper(book.spec, book.folder, book.stimuli, [], FinishedElsewhere(tmp_path, but=book.folder))
+    assert again.next_trial()["trial_id"] == trial_id
+    assert Ledger(book.ledger.path).trials[trial_id].notes == heard
+
+
+def test_what_an_orphan_trains_is_left_to_it(tmp_path, first):
+    """The actor of a driver that was killed would remove the checkpoints that are put beside its own."""
+    trial_id = next(iter(first.ledger.trials))
+    book = new_book(tmp_path, "second", **{"trial.task.stimuli": _stimuli()})
+    folder = trial_folder(book.folder, trial_id)
+    with hold_trial(folder):
+        (folder / "checkpoints" / "step_000000020").mkdir(parents=True)
+        assert book.next_trial()["trial_id"] == trial_id
+        assert checkpoints_of(book.folder, trial_id).steps() == [20]
+        assert "another process has held" in book.ledger.trials[trial_id].notes[0]
+    again = Bookkeeper(book.spec, book.folder, book.stimuli, [], FinishedElsewhere(tmp_path, but=book.folder))
+    again.next_trial()
+    assert again.ledger.trials[trial_id].source == "first"
+    assert checkpoints_of(book.folder, trial_id).steps() == [10, 40]
+
+
+def test_what_a_killed_worker_left_half_written_is_not_copied(tmp_path, first):
+    trial_id = next(iter(first.ledger.trials))
+    (checkpoints_of(first.folder, trial_id).folder / ".step_000000040.99").mkdir()
+    book = new_book(tmp_path, "second", **{"trial.task.stimuli": _stimuli()})
+    book.next_trial()
+    copied = checkpoints_of(book.folder, trial_id).folder
+    assert sorted(path.name for path in copied.iterdir()) == ["step_000000010", "step_000000040"]
 
 
 def test_a_neighbour_that_cannot_be_read_is_named_and_left_out(tmp_path, first):

@@ -71,7 +71,7 @@ def wmsweep(*arguments: str | Path) -> tuple[int, str, str]:
 
 def wmsweep_apart(*arguments: str | Path) -> tuple[int, str, str]:
     """The same in a process of its own, as a user starts it: one process connects to Ray once."""
-    command = [sys.executable, "-m", "sweeps.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "sweeps", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -333,7 +333,6 @@ def test_another_sweep_of_the_storage_reuses_what_has_finished(ran, tmp_path):
     changes = (
         "analyses=[]",
         "recording={}",
-        "search.sampler={kind: tpe, seed: 1, startup_trials: 5}",
         "search.trials=3",
     )
     code, out, err = wmsweep_apart(

@@ -88,7 +88,7 @@ class TestOnce:
         assert "Training has ended" not in text(shown)
 
     def test_after_training_a_driver_analyses(self, tmp_path):
-        spec = small_sweep(**{"search.trials": 1, "checkpoints": {}})
+        spec = small_sweep(**{"search.sampler": {"kind": "random"}, "search.trials": 1, "checkpoints": {}})
         ledger = open_ledger(spec, tmp_path)
         trial_id = plan(ledger, spec)
         train(ledger, trial_id, 40, {ACCURACY: 0.9}, networks=1)
@@ -141,7 +141,7 @@ class TestOnce:
 class TestFollowed:
     @pytest.mark.parametrize("terminal", [True, False])
     def test_it_shows_what_happens_and_ends_with_the_driver(self, tmp_path, monkeypatch, terminal):
-        spec = sweep_of_two(**{"search.trials": 1, "checkpoints": {}})
+        spec = sweep_of_two(**{"search.sampler": {"kind": "random"}, "search.trials": 1, "checkpoints": {}})
         ledger, driver, looks = one_trial(spec, tmp_path), ExitStack(), []
         (trial_id,) = ledger.trials
         between = iter(
@@ -213,7 +213,7 @@ class TestFollowed:
 
     def test_ctrl_c_ends_it_cleanly(self, two, tmp_path):
         one_trial(two, tmp_path)
-        command = [sys.executable, "-W", "ignore", "-m", "sweeps.cli", "status", "-f", str(tmp_path / "small")]
+        command = [sys.executable, "-W", "ignore", "-m", "sweeps", "status", "-f", str(tmp_path / "small")]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
         )

@@ -148,7 +148,8 @@ class TestNotes:
         assert note(two, ledger.trials[trial_id]) == ("silent 1/3; its worker died; went on from the checkpoint before")
 
     def test_replicates_may_be_searched(self, tmp_path):
-        spec = small_sweep(**{"search.space": {"replicates": {"choice": [2, 5]}}, "search.trials": 2})
+        changes = {"search.space": {"replicates": {"choice": [2, 5]}}, "search.sampler": {"kind": "random"}}
+        spec = small_sweep(**changes, **{"search.trials": 2})
         ledger = open_ledger(spec, tmp_path)
         for count in (2, 5):
             report(

@@ -256,7 +256,7 @@ def test_a_reused_trial_that_was_begun_here_has_each_step_once(server, tmp_path,
     assert begun.next_trial()["trial_id"] == trial_id
     train(begun, trial_id, [0.6, 0.7, 0.8, 0.9])
     monkeypatch.setattr("sweeps.reuse.Found.copy_checkpoints", lambda found, target: None)
-    monkeypatch.setattr("wmcore.training.checkpoint.CheckpointFolder.is_whole", lambda folder, step: True)
+    monkeypatch.setattr("sweeps.reuse.Found.check_whole", lambda found: None)
     with Tracker(spec, folder) as tracker:
         again = Bookkeeper(spec, folder, folder, [tracker], FinishedElsewhere(tmp_path, but=folder))
         again.next_trial()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import wmcore.training.checkpoint as checkpoint_module
 from tests.fixtures.banks import small_stimuli
 from wmcore.errors import InputError
 from wmcore.models.rnn import RNNSpec
@@ -24,7 +26,8 @@ from wmcore.training.checkpoint import CheckpointFolder, build_model, load_check
 from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import EvaluationSpec, TrainingSpec, TrialSpec
 
-FILES = ["metrics.jsonl", "training.pt", "trial.json", "weights.safetensors"]
+FLIPS = 40
+FILES = ["metrics.jsonl", "sums.json", "training.pt", "trial.json", "weights.safetensors"]
 TRIAL = TrialSpec(
     task=NBackSpec(stimuli=small_stimuli(), n=(1,), features=("location",), steps=3),
     model=RNNSpec(hidden_size=4, trunk_size=5, reduction_channels=2),
@@ -59,12 +62,37 @@ def scramble(path: Path) -> None:
     path.write_bytes(bytes((value * 7 + 13) % 256 for value in path.read_bytes()))
 
 
+def flip_each(path: Path) -> Iterator[int]:
+    """Flips one bit of a file after the other, at places all over it; every other bit is as it was."""
+    content = path.read_bytes()
+    for place in np.linspace(0, len(content) - 1, FLIPS, dtype=int).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        yield place
+    path.write_bytes(content)
+
+
+def flip(path: Path) -> None:
+    """Flips the lowest bit of the last digit: a number that is as good as any other."""
+    content = bytearray(path.read_bytes())
+    content[max(place for place, value in enumerate(content) if chr(value) in "0123456789")] ^= 1
+    path.write_bytes(content)
+
+
+def blank(path: Path) -> None:
+    """Loses a block, which then reads as zeros."""
+    content = path.read_bytes()
+    third = len(content) // 3
+    path.write_bytes(content[:third] + bytes(third) + content[2 * third :])
+
+
 def lose_last_line(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
 DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
-    *((name, how) for name in FILES for how in (halve, empty, scramble, Path.unlink)),
+    *((name, how) for name in FILES for how in (halve, empty, scramble, flip, blank, Path.unlink)),
     ("metrics.jsonl", lose_last_line),
 ]
 
@@ -102,9 +130,10 @@ def test_what_was_too_damaged_to_continue_from_does_not_crowd_out_the_new(folder
 # Atomic
 
 
-def test_a_leftover_temporary_directory_is_ignored(folder: CheckpointFolder) -> None:
+@pytest.mark.parametrize(("step", "pid"), [(2, os.getpid()), (2, 1), (5, 1)])
+def test_a_leftover_temporary_directory_is_ignored_and_removed(folder: CheckpointFolder, step: int, pid: int) -> None:
     save(folder, 1, 1)
-    leftover = folder.folder / f".step_{2:09d}.{os.getpid()}"
+    leftover = folder.folder / f".step_{step:09d}.{pid}"
     shutil.copytree(folder.at(1), leftover)
     (leftover / "garbage").write_text("x")
     assert folder.steps() == [1]
@@ -114,7 +143,7 @@ def test_a_leftover_temporary_directory_is_ignored(folder: CheckpointFolder) -> 
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("function", ["save_file", "_flush"])
+@pytest.mark.parametrize("function", ["safetensors.torch.save", "wmcore.training.checkpoint._flush"])
 def test_a_save_that_dies_leaves_what_was_there(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
@@ -124,7 +153,7 @@ def test_a_save_that_dies_leaves_what_was_there(
     def die(*args: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint_module, function, die)
+    monkeypatch.setattr(function, die)
     for step in (1, 2):
         with pytest.raises(OSError, match="no space"):
             save(folder, step, 1)
@@ -158,6 +187,22 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     how(folder.at(2) / name)
     with pytest.warns(UserWarning, match=re.escape(str(folder.at(2)))):
         assert folder.latest() == folder.at(1)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_with_any_bit_flipped_is_not_whole(folder: CheckpointFolder, name: str) -> None:
+    path = save(folder, 1, 1)
+    assert folder.is_whole(1)
+    taken_as_whole = [place for place in flip_each(path / name) if folder.is_whole(1)]
+    assert taken_as_whole == []
+    assert folder.is_whole(1)
+
+
+def test_a_checkpoint_without_sums_says_what_it_lacks(folder: CheckpointFolder) -> None:
+    path = save(folder, 1, 1)
+    (path / "sums.json").unlink()
+    with pytest.raises(InputError, match=r"is not a whole checkpoint: it lacks sums\.json"):
+        load_checkpoint(path)
 
 
 def test_a_checkpoint_whose_best_is_lost_is_none_to_continue_from(folder: CheckpointFolder) -> None:
@@ -225,10 +270,17 @@ def test_reading_weights_and_state_of_a_damaged_checkpoint_names_it(folder: Chec
         found.weights(1)
 
 
+def rewrite(path: Path, name: str, content: bytes) -> None:
+    """Another content, with its sum: not damage, but what someone else may have written."""
+    sums = json.loads((path / "sums.json").read_text())
+    (path / name).write_bytes(content)
+    (path / "sums.json").write_text(json.dumps({**sums, name: hashlib.sha256(content).hexdigest()}))
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", '{"task": {"kind": "nback"}, "model": {"kind": "none"}}', "3"])
 def test_a_trial_that_is_none_is_an_input_error(folder: CheckpointFolder, content: str) -> None:
     path = save(folder, 1, 1)
-    (path / "trial.json").write_text(content)
+    rewrite(path, "trial.json", content.encode())
     with pytest.raises(InputError, match=re.escape(str(path))):
         load_checkpoint(path)
 
@@ -298,10 +350,12 @@ def test_a_pickled_object_is_refused_and_not_run(
     path = save(folder, 1, 1)
     bomb = Marker(str(tmp_path / "exploded"))
     if dump is None:
-        torch.save({"best_step": bomb}, path / "training.pt")
+        saved = io.BytesIO()
+        torch.save({"best_step": bomb}, saved)
+        rewrite(path, "training.pt", saved.getvalue())
     else:
-        (path / "training.pt").write_bytes(dump(bomb, 2))
-    with pytest.raises(InputError, match=re.escape(str(path))):
+        rewrite(path, "training.pt", dump(bomb, 2))
+    with pytest.raises(InputError, match=re.escape(str(path)) + r".*(?i:unpickl|weights.only)"):
         load_checkpoint(path).training_state()
     assert not (tmp_path / "exploded").exists()
 

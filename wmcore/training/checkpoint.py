@@ -5,23 +5,27 @@ step_0000500/
   weights.safetensors   ``replicate_<r>.<parameter>`` for every replicate
   training.pt           optimisers, places in the curriculum, counters; tensors and plain containers only
   metrics.jsonl         one line per evaluation so far
+  sums.json             the SHA-256 of each of these files
+
+Storage that has lost a block or a bit may still hold a file that can be parsed: a file counts only if its sum does.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
-import pickle
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmcore.errors import InputError
@@ -30,8 +34,11 @@ from wmcore.seeding import generator
 from wmcore.tasks.base import Task
 from wmcore.training.trial_spec import TrialSpec
 
+UNFINISHED = ".step_*"
+"""Names of checkpoints that are being written, or whose writer was killed."""
 _STEP = "step_{:09d}"
 _FILES = ("trial.json", "weights.safetensors", "training.pt", "metrics.jsonl")
+_SUMS = "sums.json"
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,14 @@ class Checkpoint:
         trial: the variant.
         step: optimiser steps done.
         history: every evaluation so far, as plain mappings.
+        sums: file name -> SHA-256 of what was written.
     """
 
     path: Path
     trial: TrialSpec
     step: int
     history: list[dict[str, Any]]
+    sums: Mapping[str, str]
 
     def weights(self, replicate: int = 0) -> dict[str, Tensor]:
         """Parameter name -> tensor of one replicate."""
@@ -64,29 +73,27 @@ class Checkpoint:
         """Optimisers, places in the curriculum, and counters.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or is not what was written.
         """
-        try:
-            return torch.load(self.path / "training.pt", weights_only=True)
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise _unreadable(self.path, error) from error
+        with _reading(self.path):
+            return torch.load(io.BytesIO(_content(self.path, "training.pt", self.sums)), weights_only=True)
 
     def check_whole(self) -> int:
         """Reads everything that a resumed run needs from here; returns the step whose weights were the best so far.
 
         Raises:
-            InputError: something cannot be read.
+            InputError: something cannot be read, or is not what was written.
         """
         self._tensors()
-        if (self.history[-1]["step"] if self.history else 0) != self.step:
-            raise _unreadable(self.path, ValueError(f"metrics.jsonl does not end at step {self.step}"))
-        return int(self.training_state()["best_step"])
+        state = self.training_state()
+        with _reading(self.path):
+            if (self.history[-1]["step"] if self.history else 0) != self.step:
+                raise ValueError(f"metrics.jsonl does not end at step {self.step}")
+            return int(state["best_step"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        try:
-            return load_file(self.path / "weights.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(self.path, error) from error
+        with _reading(self.path):
+            return safetensors.torch.load(_content(self.path, "weights.safetensors", self.sums))
 
     def build(
         self, stimuli: Path | None, replicate: int = 0, device: str | torch.device = "cpu"
@@ -108,29 +115,48 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint's description.
 
     Raises:
-        InputError: a file is missing or unreadable.
+        InputError: a file is missing or unreadable, or the description is not what was written.
     """
+    missing = [name for name in (*_FILES, _SUMS) if not (path / name).is_file()]
+    if missing:
+        raise InputError(str(path), f"is not a whole checkpoint: it lacks {', '.join(missing)}")
+    with _reading(path):
+        sums = json.loads((path / _SUMS).read_bytes())
+        trial = TrialSpec.parse(json.loads(_content(path, "trial.json", sums)))
+        history = [json.loads(line) for line in _content(path, "metrics.jsonl", sums).splitlines()]
+        return Checkpoint(path, trial, int(path.name.removeprefix("step_")), history, sums)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong meanwhile makes a checkpoint unreadable: damaged bytes bring up any kind of exception."""
     try:
-        missing = [name for name in _FILES if not (path / name).is_file()]
-        if missing:
-            raise InputError(str(path), f"is not a whole checkpoint: it lacks {', '.join(missing)}")
-        trial = TrialSpec.parse(json.loads((path / "trial.json").read_text()))
-        history = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        return Checkpoint(path, trial, int(path.name.removeprefix("step_")), history)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        yield
+    except Exception as error:
+        raise InputError(str(path), f"cannot be read as a checkpoint ({error or type(error).__name__})") from error
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(str(path), f"cannot be read as a checkpoint ({error})")
+def _content(path: Path, name: str, sums: Mapping[str, str]) -> bytes:
+    """A file of a checkpoint.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    content = (path / name).read_bytes()
+    if _sum(content) != sums[name]:
+        raise ValueError(f"{name} is not what was written: its SHA-256 differs from that in {_SUMS}")
+    return content
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class CheckpointFolder:
     """The checkpoints of one trial: the last two are kept, and the best one as of each of them.
 
-    So the last but one can be continued from if the last is damaged, whichever was the best by then.
+    So the last but one can be continued from if the last is damaged, whichever was the best by then. A folder has one
+    writer at a time.
     """
 
     keep_last = 2
@@ -150,19 +176,26 @@ class CheckpointFolder:
     ) -> Path:
         """Writes one checkpoint and removes those that are no longer kept; returns its directory."""
         target = self.folder / _STEP.format(step)
+        for left in self.folder.glob(UNFINISHED):
+            shutil.rmtree(left, ignore_errors=True)
         temporary = self.folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        (temporary / "trial.json").write_text(trial.canonical_json())
         flat = {
             f"replicate_{r}.{name}": value.detach().cpu().contiguous()
             for r, values in zip(replicates, weights, strict=True)
             for name, value in values.items()
         }
-        save_file(flat, temporary / "weights.safetensors")
-        torch.save(dict(training_state), temporary / "training.pt")
-        (temporary / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
-        for name in _FILES:
+        state = io.BytesIO()
+        torch.save(dict(training_state), state)
+        files = {
+            "trial.json": trial.canonical_json().encode(),
+            "weights.safetensors": safetensors.torch.save(flat),
+            "training.pt": state.getvalue(),
+            "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in history).encode(),
+        }
+        files[_SUMS] = json.dumps({name: _sum(content) for name, content in files.items()}).encode()
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
             _flush(temporary / name)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)

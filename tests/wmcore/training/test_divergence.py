@@ -456,16 +456,3 @@ def test_counts_survive_a_resume(synthetic_stimuli: Path, tmp_path: Path) -> Non
 
 def norms_of(evaluation: Evaluation) -> list[float]:
     return evaluation.replicates["train/grad_norm"]
-
-
-def test_a_history_from_before_there_were_counts_is_continued(synthetic_stimuli: Path, tmp_path: Path) -> None:
-    run = TrainingRun(trial_of(), stimuli=synthetic_stimuli)
-    run.advance()
-    metrics = run.save(tmp_path) / "metrics.jsonl"
-    line = json.loads(metrics.read_text())
-    assert line.pop("divergence") == {}
-    metrics.write_text(json.dumps(line) + "\n")
-    again = TrainingRun(trial_of(), stimuli=synthetic_stimuli)
-    again.restore(metrics.parent)
-    assert again.history == run.history
-    assert again.advance().step == 20
