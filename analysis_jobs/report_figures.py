@@ -116,7 +116,7 @@ def training_history(history: pd.DataFrame, metrics: Sequence[str], name: str) -
             axes.plot(history["step"], history[panel], color=_SERIES[0], lw=1.5)
             axes.set_ylabel({"train/loss": "training loss", "train/stage": "stage"}[panel])
         if panel == "train/stage":
-            axes.set_ylim(0.5, float(history[panel].max()) + 0.5)
+            axes.set_ylim(0.5, history[panel].to_numpy(dtype=float).max() + 0.5)
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelbottom=i == len(panels) - 1)
         axes.spines[["top", "right"]].set_visible(False)
