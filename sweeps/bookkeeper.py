@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from sweeps.folder import trial_folder
 from sweeps.ledger import Ledger, TrialRecord
-from sweeps.prior import first_points, known_trials
+from sweeps.prior import first_points
 from sweeps.reuse import FinishedElsewhere
 from sweeps.samplers import TpeSpec
 from sweeps.schedule import replay, score, stopping_rule
-from sweeps.search import Asked, Study
+from sweeps.search import Asked, rebuilt
 from sweeps.spec import SweepSpec
 from wmcore.training.divergence import FATAL
 
@@ -55,7 +55,7 @@ class Bookkeeper:
         self.ledger = Ledger(folder / "ledger.jsonl")
         trials = self.ledger.in_order()
         self._first = first_points(spec.search, self.ledger.warm)
-        self.study = Study(spec.search, trials, known_trials(self.ledger.warm))
+        self.study = rebuilt(spec.search, self.ledger)
         self.rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
         replay(self.rule, trials, spec.search.scheduler, spec.search.leading)
         self._stopping = {trial.trial_id for trial in trials if trial.stopping and not trial.ended}
@@ -141,7 +141,9 @@ class Bookkeeper:
         return None
 
     def _candidates(self, number: int) -> Iterator[Asked]:
-        if number < len(self._first):
+        # A listed point may have been completed to one that is known. It never enters the study: the ledger has no line
+        # for it, and a study that is rebuilt must hold the same entries.
+        if number < len(self._first) and self.spec.trial_for(self._first[number]).trial_id not in self.ledger.trials:
             yield self.study.fixed(self._first[number])
         yield from self.study.suggestions(number)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial
 
 from sweeps.folder import checkpoints_of
 from sweeps.history import history_faults
-from sweeps.ledger import ENDS, Ledger
-from sweeps.search import STATES, TRIAL_ID, Study
+from sweeps.ledger import ENDS, Ledger, TrialRecord
+from sweeps.search import STATES, TRIAL_ID, rebuilt
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
 
@@ -101,13 +102,23 @@ def _checkpoints(folder: Path, ledger: Ledger) -> Check:
 
 
 def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
-    held = Study(spec.search, ledger.in_order()).own_trials()
-    told = {trial.user_attrs[TRIAL_ID]: trial.state for trial in held}
-    right = {trial.trial_id: STATES[trial.state] for trial in ledger.in_order()}
-    states = Counter(trial.state for trial in held)
+    """A study that is rebuilt, against what the ledger's lines say: state, point and, if it finished, values."""
+    held = rebuilt(spec.search, ledger).own_trials()
+    told = {entry.user_attrs[TRIAL_ID]: entry for entry in held}
+    wrong = [str(trial.number) for trial in ledger.in_order() if not _holds(spec, told.get(trial.trial_id), trial)]
+    states = Counter(entry.state for entry in held)
     shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))
-    holds = told == right and len(held) == len(right)
-    return Check("Optuna holds every trial in its state, a stopped one as PRUNED", holds, shown)
+    shown += f"; not trial {', '.join(wrong)}" if wrong else ""
+    holds = not wrong and len(held) == len(ledger.trials)
+    return Check("Optuna holds every trial with its point and values, a stopped one as PRUNED", holds, shown)
+
+
+def _holds(spec: SweepSpec, entry: FrozenTrial | None, trial: TrialRecord) -> bool:
+    """Whether an entry of a study is this trial."""
+    if entry is None or entry.state != STATES[trial.state]:
+        return False
+    values = trial.values(spec.search.objectives) if trial.state == "finished" else None
+    return spec.search.space.decode(entry.params) == trial.point and (values is None or tuple(entry.values) == values)
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:

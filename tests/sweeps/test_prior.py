@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from sweeps.bookkeeper import Bookkeeper
+from sweeps.export import export_optuna
+from sweeps.ledger import Ledger
 from sweeps.prior import first_points, known_trials, read_prior
+from sweeps.search import TRIAL_ID, rebuilt
 from tests.fixtures.sweeps import new_folder, small_sweep, train
 from wmcore.errors import InputError
 
@@ -123,3 +127,45 @@ def test_a_sweep_that_cannot_teach_is_refused(tmp_path, earlier, change, says):
     assert caught.value.where == "search.warm_start.sweep"
     assert says in str(caught.value)
     assert str(earlier.folder) in str(caught.value)
+
+
+NUMBERS = {"training.optimizer.lr": {"loguniform": [1.0e-4, 3.0e-2]}, "model.hidden_size": {"int": [8, 32]}}
+
+
+def points_in(book: Bookkeeper, trials: list[optuna.trial.FrozenTrial]) -> dict[str, dict[str, Any]]:
+    return {trial.user_attrs[TRIAL_ID]: book.spec.search.space.decode(trial.params) for trial in trials}
+
+
+@pytest.mark.parametrize("kind", ["cmaes", "nsga2", "tpe"])
+def test_a_warm_study_is_rebuilt_and_exported_as_it_was(tmp_path, kind):
+    """Optuna seeds the suggestions of cmaes by the number of its entries, so that none may be left out."""
+    random = {"search.space": NUMBERS, "search.sampler": {"kind": "random", "seed": 7}}
+    earlier = new_book(tmp_path / "earlier", **random)
+    for config in iter(earlier.next_trial, None):
+        train(earlier, config["trial_id"], [0.6] * 4)
+    sampler = {"kind": kind, "seed": 2, **({} if kind == "tpe" else {"population": 4})}
+    warm = {"search.warm_start": {"sweep": str(earlier.folder), "best": 2}}
+    book = new_book(
+        tmp_path / "warm", **{"search.space": NUMBERS, "search.sampler": sampler, "search.trials": 14}, **warm
+    )
+    for number, config in enumerate(iter(book.next_trial, None)):
+        train(book, config["trial_id"], [0.5 + 0.02 * (7 * number % 11)] * 4)
+    ledger = Ledger(book.ledger.path)
+    points = {trial.trial_id: trial.point for trial in ledger.in_order()}
+    assert points_in(book, rebuilt(book.spec.search, ledger).own_trials()) == points
+    assert export_optuna(book.spec, ledger, tmp_path / "study.db") == 14
+    exported = optuna.load_study(study_name=book.spec.name, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert points_in(book, exported.trials) == points
+
+
+def test_a_listed_point_that_was_known_leaves_nothing_in_the_study(tmp_path):
+    """With this seed the second point is completed to the first."""
+    space = {"model.hidden_size": {"int": [8, 20]}, "training.batch_size": {"int": [4, 6]}}
+    points = [{"model.hidden_size": 8, "training.batch_size": 4}, {"model.hidden_size": 8}]
+    changes = {"search.space": space, "search.trials": 14, "search.warm_start": {"points": points}}
+    book = new_book(tmp_path, **changes, **{"search.sampler": {"kind": "cmaes", "seed": 2, "population": 4}})
+    assert first_points(book.spec.search, ())[1] == points[0]
+    for number, config in enumerate(iter(book.next_trial, None)):
+        train(book, config["trial_id"], [0.5 + 0.02 * (7 * number % 11)] * 4)
+    again = rebuilt(book.spec.search, Ledger(book.ledger.path)).study.trials
+    assert [trial.params for trial in again] == [trial.params for trial in book.study.study.trials]

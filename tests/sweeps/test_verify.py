@@ -12,6 +12,7 @@ from sweeps import verify as module
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.history import history_faults
 from sweeps.ledger import Ledger
+from sweeps.search import Study
 from sweeps.verify import verify
 from tests.fixtures.sweeps import new_folder, small_sweep, train
 
@@ -92,6 +93,27 @@ def test_a_store_that_is_missing_fails_the_check_and_is_not_made(folder, monkeyp
     assert "mlflow.db is missing or is no MLflow store" in check.figures
     assert f"`wmsweep analyze {folder}`" in check.figures
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("fault", ["point", "value", "state"])
+def test_a_study_that_differs_from_the_ledger_is_found(folder, monkeypatch, fault):
+    def other(search, ledger):
+        changed = Ledger(ledger.path)
+        trial = changed.in_order()[0]
+        match fault:
+            case "point":
+                trial.point["training.optimizer.lr"] = 0.02
+            case "value":
+                trial.reports[10]["select/accuracy"] = 0.99
+            case "state":
+                trial.state = "failed"
+        return Study(search, changed.in_order())
+
+    assert holds(folder)[OPTUNA]
+    monkeypatch.setattr(module, "rebuilt", other)
+    check = verify(SPEC, folder, Ledger(folder / "ledger.jsonl"))[OPTUNA]
+    assert not check.holds
+    assert check.figures.endswith("; not trial 0")
 
 
 def _impossible(lines: list[dict], event: str) -> list[dict]:
