@@ -14,7 +14,7 @@ from sweeps.ledger import Ledger, TrialRecord
 from sweeps.prior import first_points
 from sweeps.reuse import FinishedElsewhere
 from sweeps.samplers import TpeSpec
-from sweeps.schedule import replay, score, stopping_rule
+from sweeps.schedule import replay, score
 from sweeps.search import Asked, rebuilt
 from sweeps.spec import SweepSpec
 from wmcore.training.divergence import FATAL
@@ -56,7 +56,7 @@ class Bookkeeper:
         trials = self.ledger.in_order()
         self._first = first_points(spec.search, self.ledger.warm)
         self.study = rebuilt(spec.search, self.ledger)
-        self.rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
+        self.rule = spec.stopping_rule()
         replay(self.rule, trials, spec.search.scheduler, spec.search.leading)
         self._stopping = {trial.trial_id for trial in trials if trial.stopping and not trial.ended}
         for trial_id in self._stopping:
@@ -155,9 +155,12 @@ class Bookkeeper:
                 self._note(trial, text)
             return False
         self._end("reused", trial.trial_id, **found.event())
-        # Later trials are compared with it at every rung, as after a restart.
-        replay(self.rule, [self.ledger.trials[trial.trial_id]], self.spec.search.scheduler, self.spec.search.leading)
+        self._compare_with(trial)
         return True
+
+    def _compare_with(self, trial: TrialRecord) -> None:
+        """Later trials are compared with this one at every rung that it reached, as after a restart."""
+        replay(self.rule, [trial], self.spec.search.scheduler, self.spec.search.leading)
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
@@ -210,6 +213,8 @@ class Bookkeeper:
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
         elif result["done"]:
+            # The rule is not asked at a trial's last step, which may be a rung of those that train longer.
+            self._compare_with(trial)
             self._finish(trial, {**result["final"], "seconds": seconds})
 
     def _note(self, trial: TrialRecord, text: str) -> None:

@@ -13,7 +13,7 @@ from sweeps.checks import check_sweep
 from sweeps.messages import explain
 from sweeps.objectives import ObjectiveSpec
 from sweeps.samplers import AnySampler, TpeSpec
-from sweeps.schedule import AnyScheduler, NoSchedulerSpec
+from sweeps.schedule import AnyScheduler, NoSchedulerSpec, StoppingRule, stopping_rule
 from sweeps.space import Space
 from sweeps.store_address import check_store_address
 from sweeps.warm_start import WarmStartSpec
@@ -131,6 +131,21 @@ class SweepSpec(Spec):
     analyses: tuple[AnyAnalysis, ...] = ()
     """Run on every recording, in this order."""
     tracking: TrackingSpec = TrackingSpec()
+
+    def most_steps(self) -> int:
+        """Optimiser steps of the trials that train longest; they may be searched."""
+        space, steps = self.search.space, [self.trial.training.steps]
+        searched = [path for path in ("training", "training.steps") if path in space.paths]
+        if searched:
+            steps = [self.variant_at(point).training.steps for point in space.corner_points()]
+        # Where the path is not active, the trial keeps its own value.
+        if any(space.root[path].when for path in searched):
+            steps.append(self.trial.training.steps)
+        return max(steps)
+
+    def stopping_rule(self) -> StoppingRule:
+        """Early stopping of this sweep, before any report. Its rungs reach up to the longest trials."""
+        return stopping_rule(self.search.scheduler, self.search.leading, self.most_steps())
 
     def variant_at(self, point: Mapping[str, Any]) -> TrialSpec:
         """The trial with the values of a point of the space (path -> plain value).

@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeps.planning.costs import Cost
 from sweeps.samplers import TpeSpec
-from sweeps.schedule import Asha, NeverStop, StoppingRule, stopping_rule
+from sweeps.schedule import Asha, NeverStop, StoppingRule
 from sweeps.spec import SweepSpec
 from wmcore.seeding import numpy_generator
 from wmcore.training.trial_spec import TrialSpec
@@ -73,7 +73,7 @@ def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int
         at_once: trials that are trained at a time.
         gap: seconds from the end of a trial to the start of the next in its place.
     """
-    rule = _rule(spec)
+    rule = spec.stopping_rule()
     rungs = sorted(rule.rungs) if isinstance(rule, Asha) else []
     courses = [course(trial, cost, rungs) for trial, cost in trials]
     count, generator = trials_of(spec), numpy_generator(0, "plan", "fates")
@@ -85,7 +85,7 @@ def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int
         quality = generator.normal(size=(played, 1))
         values = np.sqrt(shared) * quality + np.sqrt(1 - shared) * generator.normal(size=(played, len(rungs)))
         batch = _batch(spec)
-        seconds, steps = _sweep(chosen, values, _rule(spec), at_once, batch, gap)
+        seconds, steps = _sweep(chosen, values, spec.stopping_rule(), at_once, batch, gap)
         found.append((seconds, _sweep(chosen, values, NeverStop(), at_once, batch, gap)[0], steps / played))
     walls = np.array(found)
     return Fates(walls[:, 0] * count / played, walls[:, 1] * count / played, walls[:, 2])
@@ -98,10 +98,6 @@ def course(trial: TrialSpec, cost: Cost, rungs: Sequence[int]) -> Course:
     return Course(
         tuple((step, cost.until(trial, step)) for step in met if step < steps), cost.until(trial, steps), steps
     )
-
-
-def _rule(spec: SweepSpec) -> StoppingRule:
-    return stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
 
 
 def _batch(spec: SweepSpec) -> int:
