@@ -256,6 +256,7 @@ class Bookkeeper:
             "stimuli": str(self.stimuli),
             "threads": max(1, int(self.spec.resources.cpu)),
             "seconds": trial.seconds,
+            "step": trial.step,
         }
 
 

@@ -74,8 +74,18 @@ def _order(spec: SweepSpec, ledger: Ledger) -> Check:
     faults = history_faults(ledger.whole_lines())
     if len(ledger.trials) > spec.search.budget:
         faults.append(f"{len(ledger.trials)} trials were planned, and the sweep has {spec.search.budget}")
+    faults += [fault for trial in ledger.in_order() if (fault := _missing_reports(spec, trial))]
     shown = f"{len(faults)} that cannot be: {faults[0]}" if faults else f"{ledger.lines} events"
     return Check("every event follows from those before it", not faults, shown)
+
+
+def _missing_reports(spec: SweepSpec, trial: TrialRecord) -> str:
+    """A trial reports at every multiple of ``every_steps`` and at its last step."""
+    variant = spec.trial_for(trial.point)
+    every, last = variant.evaluation.every_steps, variant.training.steps
+    due = [*range(every, trial.step + 1, every), *([last] if trial.step == last and last % every else [])]
+    missing = ", ".join(str(step) for step in due if step not in trial.reports)
+    return f"trial {trial.trial_id} has reached step {trial.step} and not reported {missing}" if missing else ""
 
 
 def _numbers(ledger: Ledger) -> Check:
