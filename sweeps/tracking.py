@@ -25,7 +25,7 @@ from wmcore.errors import InputError
 SWEEP, SWEEP_ID, TRIAL = "wmsweep.sweep", "wmsweep.sweep_id", "wmsweep.trial_id"
 STORE = "mlflow.db"
 """File of a sweep's folder: its own store."""
-_STATE = "wmsweep.state"
+_STATE, _REASON, _DIVERGENCE = "wmsweep.state", "wmsweep.reason", "wmsweep.divergence."
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _HEADLINE = ("select/", "train/")
 """Metrics with a curve; of the other splits only the objective's metric is logged, once."""
@@ -94,8 +94,8 @@ class Tracker:
             if v is not None and k.partition("/")[2] in shown and not k.startswith("select/")
             if f"final/{k}" not in written
         ]
-        said = {_STATE: state, "wmsweep.steps": step, "wmsweep.reason": reason, "wmsweep.reused_from": trial.source}
-        said |= {f"wmsweep.divergence.{kind}": count for kind, count in trial.divergence.items()}
+        said = {_STATE: state, "wmsweep.steps": step, _REASON: reason, "wmsweep.reused_from": trial.source}
+        said |= {f"{_DIVERGENCE}{kind}": count for kind, count in trial.divergence.items()}
         tags = [RunTag(name, str(value)[:_LONGEST_VALUE]) for name, value in said.items() if value != ""]
 
         def write() -> None:
@@ -187,17 +187,20 @@ class Tracker:
             known = found.get(trial.trial_id)
             state = None if known is None else known.data.tags.get(_STATE)
             if known is not None and not trial.ended:
-                self._reopen(trial)
+                self._reopen(trial, known)
             if known is None or not trial.ended or state != trial.state or known.info.status == "RUNNING":
                 self._catch_up(trial, known)
 
-    def _reopen(self, trial: TrialRecord) -> None:
-        """A trial that is pending goes on in its run; if its curve was forgotten, because it starts anew after a
-        failure, the run gives way to a new one."""
+    def _reopen(self, trial: TrialRecord, run: Run) -> None:
+        """A trial that is pending goes on in its run, which says no more why it failed before; if its curve was
+        forgotten, because it starts anew after a failure, the run gives way to a new one."""
         run_id = self._runs[trial.trial_id]
         if self._written(trial.trial_id) <= set(trial.reports):
             self._client.update_run(run_id, status="RUNNING")
             self._client.set_tag(run_id, _STATE, "pending")
+            for name in run.data.tags:
+                if name == _REASON or name.startswith(_DIVERGENCE):
+                    self._client.delete_tag(run_id, name)
         else:
             # MLflow keeps what is deleted, and shows it no more.
             self._client.delete_run(self._runs.pop(trial.trial_id))

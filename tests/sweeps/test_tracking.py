@@ -245,6 +245,30 @@ def test_a_trial_that_starts_anew_has_a_curve_of_its_own(server, tmp_path):
     assert run.info.status == "FINISHED"
 
 
+def test_a_retry_that_succeeds_leaves_no_reason_behind(server, tmp_path):
+    """Two failed: one broke, of one some replicates were silent when it did."""
+    spec, folder = sharing("retried", tmp_path, server)
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        ids = [book.next_trial()["trial_id"] for _ in range(2)]
+        report(book, ids[0], 10, 0.5)
+        book.failed(ids[0], "the worker died")
+        book.failed(ids[1], "the worker died", {"silent": 1})
+    store = MlflowClient(server)
+    failed = {run.data.tags[TRIAL]: run for run in child_runs(store, "retried")}
+    assert {"wmsweep.reason", "wmsweep.divergence.silent"} <= set(failed[ids[1]].data.tags)
+    assert retry_failed(folder, book.ledger) == 2
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        for trial_id in ids:
+            train(book, trial_id, [0.5, 0.6, 0.7, 0.8])
+    after = {run.data.tags[TRIAL]: run for run in child_runs(store, "retried")}
+    for trial_id in ids:
+        assert after[trial_id].info.run_id == failed[trial_id].info.run_id
+        assert after[trial_id].data.tags["wmsweep.state"] == "finished"
+        assert not [name for name in after[trial_id].data.tags if name.startswith(("wmsweep.reason", "wmsweep.div"))]
+
+
 def test_a_reused_trial_that_was_begun_here_has_each_step_once(server, tmp_path, monkeypatch):
     spec, folder = sharing("begun", tmp_path, server)
     with Tracker(spec, folder) as tracker:
