@@ -95,18 +95,16 @@ def resume_sweep(
     """
     folder = folder.resolve()
     spec, ledger = read_folder(folder)
-    if retry:
-        with driver_lock(folder):
-            ledger = Ledger(ledger.path)
-            retry_failed(folder, ledger)
-    return _drive(extended(spec, ledger, more) if more else spec, folder, console, address)
+    return _drive(extended(spec, ledger, more) if more else spec, folder, console, address, retry)
 
 
-def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None) -> Ended:
+def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None, retry: bool = False) -> Ended:
     """Args:
     spec: with the number of trials that the sweep is to have; the ledger may say fewer.
+    retry: failed trials are trained again.
     """
-    if is_complete(spec, folder, Ledger(folder / "ledger.jsonl")):
+    ledger = Ledger(folder / "ledger.jsonl")
+    if is_complete(spec, folder, ledger) and not (retry and ledger.counts()["failed"]):
         return Ended(spec, folder, problems(spec, folder))
     display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
     with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running():
@@ -118,8 +116,10 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None)
                     stack.enter_context(connected(address))
                     check_cluster(spec, folder)
                     tracker.wait_until_open()
-                # Not before all that can be refused has passed: who tries again would extend again.
+                # Not before all that can be refused has passed: who tries again would extend or retry again.
                 _extend(spec, folder)
+                if retry:
+                    tracker.retried(retry_failed(folder, Ledger(ledger.path)))
                 prepare_stimuli(spec, stimuli, display)
                 check_splits(spec, stimuli)
                 search(spec, folder, stimuli, tracker, display)

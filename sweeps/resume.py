@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sweeps.folder import checkpoints_of
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, TrialRecord
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 from wmcore.spec import with_paths
@@ -32,8 +32,8 @@ def extended(spec: SweepSpec, ledger: Ledger, more: int) -> SweepSpec:
     return SweepSpec.parse(data)
 
 
-def retry_failed(folder: Path, ledger: Ledger) -> int:
-    """Makes failed trials pending again; returns how many.
+def retry_failed(folder: Path, ledger: Ledger) -> list[TrialRecord]:
+    """Makes failed trials pending again; returns them.
 
     One that broke goes on from its last checkpoint. One that diverged would do so again from there: it starts anew,
     and its checkpoints are kept aside.
@@ -45,4 +45,4 @@ def retry_failed(folder: Path, ledger: Ledger) -> int:
         if restarts and checkpoints.exists():
             checkpoints.rename(checkpoints.with_name(f"checkpoints_of_failure_{trial.failures}"))
         ledger.append("retried", trial_id=trial.trial_id, restarts=restarts)
-    return len(failed)
+    return failed

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,17 @@ class Tracker:
             trial_id, reports = trial.trial_id, dict(trial.reports)
             self._queue.put(lambda: self._write_missing(trial_id, reports))
         self._queue.put(self._ending(trial))
+
+    def retried(self, trials: Sequence[TrialRecord]) -> None:
+        """Opens the runs of trials that had failed and are pending again."""
+
+        def write() -> None:
+            runs = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name, self._sweep_id)}
+            for trial in trials:
+                self._reopen(trial, runs[trial.trial_id])
+                self._catch_up(trial, runs[trial.trial_id])
+
+        self._queue.put(write)
 
     def _ending(self, trial: TrialRecord, written: Container[str] = ()) -> Callable[[], None]:
         """Writes what is now known of an ended trial, but for the metrics that are ``written``."""
