@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,22 +98,18 @@ class Bookkeeper:
         sampler = self.spec.search.sampler
         return sampler.batch if isinstance(sampler, TpeSpec) and sampler.synchronous else 1
 
-    @cached_property
-    def _batch_starts(self) -> frozenset[int]:
-        """Numbers of trials that a batch begins with. The last one of a sweep may be short, and stays so if the sweep
-        is extended: what is suggested does not depend on when that was."""
-        starts, begun = set(), 0
-        for budget in (*self.ledger.budgets, self.spec.search.budget):
-            starts.update(range(begun, budget, self._batch))
-            begun = budget
-        return frozenset({*starts, begun})
+    def _begins_batch(self, number: int) -> bool:
+        """Whether a batch begins with this trial. The last one of a sweep may be short, and stays so if the sweep is
+        extended: what is suggested does not depend on when that was."""
+        ends = (0, *self.ledger.budgets, self.spec.search.budget)
+        return (number - max(end for end in ends if end <= number)) % self._batch == 0
 
     def _batch_may_begin(self) -> bool:
         """A batch is suggested from the outcomes of all batches before it."""
         return self._batch == 1 or self._batch_is_begun() or self.ledger.counts()["pending"] == 0
 
     def _batch_is_begun(self) -> bool:
-        return len(self.ledger.trials) not in self._batch_starts
+        return not self._begins_batch(len(self.ledger.trials))
 
     def _plan(self) -> None:
         """Plans the trials up to the end of the batch, before any of them starts."""
@@ -126,7 +121,7 @@ class Bookkeeper:
             self._queue.append(trial)
             for listener in self.listeners:
                 listener.planned(trial)
-            if len(self.ledger.trials) in self._batch_starts:
+            if self._begins_batch(len(self.ledger.trials)):
                 return
 
     def _suggest(self, number: int) -> TrialRecord | None:

@@ -29,6 +29,10 @@ else:
     AnyAnalysis = discriminated_union(wmcore.analyses, AnalysisSpec)
 
 
+MOST_TRIALS = 1_000_000
+"""Of a sweep: ledger and study hold each one in memory."""
+
+
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError(
@@ -63,8 +67,8 @@ class SearchSpec(Spec):
     """Stops hopeless trials early."""
     objective: ObjectiveSpec | Annotated[tuple[ObjectiveSpec, ...], Field(min_length=2, max_length=8)]
     """What is improved: one metric, or a list of them, which makes the search multi-objective."""
-    trials: Annotated[int, Field(ge=1)] | None = None
-    """Trials of the sweep; null, with the grid sampler: every cell."""
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    """Trials of the sweep, a million at most; null, with the grid sampler: every cell."""
     warm_start: WarmStartSpec = WarmStartSpec()
     """What is tried first, and what is known before."""
 
@@ -89,6 +93,12 @@ class SearchSpec(Spec):
         if size is None:
             raise ValueError("neither trials nor the space says how many trials there are")
         return size
+
+    @property
+    def most_trials(self) -> int:
+        """Trials that there can be: the budget, or every cell if there are fewer."""
+        cells = self.space.size()
+        return self.budget if cells is None else min(cells, self.budget)
 
 
 class ResourceSpec(Spec):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sweeps.banks import stimulus_specs
-from sweeps.planning.fates import trials_of
 from sweeps.planning.variants import Variants
 from sweeps.schedule import Asha
 from sweeps.spec import SweepSpec
@@ -19,7 +18,7 @@ def facts(spec: SweepSpec, variants: Variants) -> dict[str, str]:
     analyses = ", ".join(str(kind_of(type(a))) for a in spec.analyses)
     rows = {
         "space": "continuous" if cells is None else f"{cells} cells",
-        "trials": str(trials_of(spec)),
+        "trials": str(spec.search.most_trials),
         "searched": ", ".join(spec.search.space.paths),
         "parameters per network": f"{low:,}" if low == high else f"{low:,} to {high:,}",
         "networks per trial": str(trial.replicates),

@@ -56,12 +56,6 @@ class Fates:
         return 1 - self.seconds / self.without
 
 
-def trials_of(spec: SweepSpec) -> int:
-    """Trials of a sweep: its budget, or every cell if there are fewer."""
-    cells = spec.search.space.size()
-    return spec.search.budget if cells is None else min(cells, spec.search.budget)
-
-
 def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int, gap: float = 0.0) -> Fates:
     """Plays sweeps of random trials.
 
@@ -76,7 +70,7 @@ def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int
     rule = spec.stopping_rule()
     rungs = sorted(rule.rungs) if isinstance(rule, Asha) else []
     courses = [course(trial, cost, rungs) for trial, cost in trials]
-    count, generator = trials_of(spec), numpy_generator(0, "plan", "fates")
+    count, generator = spec.search.most_trials, numpy_generator(0, "plan", "fates")
     played = min(count, MOST_TRIALS)
     found = []
     for _ in range(min(max(FEWEST_SWEEPS, PLAYED_TRIALS // played), MOST_SWEEPS)):

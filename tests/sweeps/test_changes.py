@@ -191,3 +191,9 @@ def test_seconds_go_on_after_a_restart(tmp_path):
     result = {"evaluation": evaluation(30, 0.9), "done": False, "notes": [], "seconds": 1.5}
     again.reported(trial_id, result)
     assert again.ledger.trials[trial_id].seconds == pytest.approx(2.5)
+
+
+def test_the_bound_on_trials_holds_for_more_of_them(tmp_path):
+    book = new_book(tmp_path)
+    with pytest.raises(InputError, match="must leave the sweep at most 1000000 trials, and it has 3"):
+        extended(book.spec, book.ledger, 10**9)
