@@ -117,7 +117,9 @@ def test_the_best_of_an_earlier_sweep_are_tried_first(tmp_path, earlier):
     ("change", "says"),
     [
         ({"search.objective.mode": "min"}, "same objective"),
-        ({"trial.training.steps": 50}, "50"),
+        ({"trial.training.steps": 50}, "trial.training.steps: 40 -> 50"),
+        ({"trial.task.n": [2]}, "trial.task.n: [1] -> [2]"),
+        ({"trial.training.batch_size": 64, "trial.model.hidden_size": 4}, "trial.model.hidden_size: 16 -> 4; trial.tr"),
         ({"search.space": {"model.hidden_size": {"int": [8, 9]}}}, "no ended trial"),
     ],
 )
@@ -169,3 +171,21 @@ def test_a_listed_point_that_was_known_leaves_nothing_in_the_study(tmp_path):
         train(book, config["trial_id"], [0.5 + 0.02 * (7 * number % 11)] * 4)
     again = rebuilt(book.spec.search, Ledger(book.ledger.path)).study.trials
     assert [trial.params for trial in again] == [trial.params for trial in book.study.study.trials]
+
+
+def test_more_best_points_than_there_are_are_refused(tmp_path, earlier):
+    warm = {"sweep": str(earlier.folder), "best": 13}
+    with pytest.raises(InputError, match="must be at most 12") as caught:
+        new_book(tmp_path / "warm", **{"search.trials": 20, "search.warm_start": warm})
+    assert (caught.value.where, caught.value.value) == ("search.warm_start.best", 13)
+
+
+def test_other_values_where_both_search_and_other_seeds_are_no_obstacle(tmp_path):
+    """What the trial itself names counts for nothing where every variant has its own."""
+    space = {"training.steps": {"choice": [20, 40]}, "training.optimizer.lr": {"loguniform": [1.0e-4, 3.0e-2]}}
+    earlier = new_book(tmp_path / "earlier", **{"search.space": space})
+    for config in iter(earlier.next_trial, None):
+        train(earlier, config["trial_id"], [0.6] * 4)
+    changes = {"search.space": space, "trial.training.steps": 80, "trial.seed": 9, "trial.replicates": 2}
+    book = new_book(tmp_path / "warm", **changes, **{"search.warm_start": {"sweep": str(earlier.folder)}})
+    assert len(known_trials(book.ledger.warm)) == 6
