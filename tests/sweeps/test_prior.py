@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.export import export_optuna
 from sweeps.ledger import Ledger
+from sweeps.loading import load_sweep
 from sweeps.prior import first_points, known_trials, read_prior
 from sweeps.search import TRIAL_ID, rebuilt
-from tests.fixtures.sweeps import new_folder, small_sweep, train
+from tests.fixtures.sweeps import SMALL, new_folder, small_sweep, train
 from wmcore.errors import InputError
 
 BASE: dict[str, Any] = {"search.scheduler": {"kind": "none"}, "search.trials": 6}
@@ -189,3 +192,20 @@ def test_other_values_where_both_search_and_other_seeds_are_no_obstacle(tmp_path
     changes = {"search.space": space, "trial.training.steps": 80, "trial.seed": 9, "trial.replicates": 2}
     book = new_book(tmp_path / "warm", **changes, **{"search.warm_start": {"sweep": str(earlier.folder)}})
     assert len(known_trials(book.ledger.warm)) == 6
+
+
+def test_a_sweep_that_has_begun_is_loaded_without_the_earlier_one(tmp_path, earlier):
+    """``wmsweep run`` goes on with it, as ``resume`` does."""
+    data = yaml.safe_load(SMALL)
+    data["search"] |= {"scheduler": {"kind": "none"}, "warm_start": {"sweep": str(earlier.folder), "best": 1}}
+    file, storage = tmp_path / "warm.yaml", tmp_path / "warm"
+    file.write_text(yaml.safe_dump(data))
+    spec = load_sweep(file, storage=storage)
+    ledger = Ledger(new_folder(spec, storage) / "ledger.jsonl")
+    shutil.move(earlier.folder, tmp_path / "gone")
+    with pytest.raises(InputError, match="must be the folder of an earlier sweep"):
+        load_sweep(file, storage=storage)
+    ledger.append("planned", number=0, trial_id="t", point={})
+    assert load_sweep(file, storage=storage) == spec
+    with pytest.raises(InputError, match="must be the folder of an earlier sweep"):
+        load_sweep(file)
