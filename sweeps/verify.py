@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
-from sweeps.folder import checkpoints_of
+from sweeps.folder import checkpoints_of, holder
 from sweeps.history import history_faults
 from sweeps.ledger import ENDS, Ledger, TrialRecord
+from sweeps.overview import has_ended
 from sweeps.search import STATES, TRIAL_ID, rebuilt
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
@@ -32,7 +33,7 @@ class Check:
 
 
 def verify(spec: SweepSpec, folder: Path, ledger: Ledger) -> list[Check]:
-    """All checks of a sweep's folder; it is only read."""
+    """All checks of a sweep's folder; it is only read, and may be driven meanwhile."""
     return [
         _identity(ledger),
         _order(spec, ledger),
@@ -132,17 +133,23 @@ def _holds(spec: SweepSpec, entry: FrozenTrial | None, trial: TrialRecord) -> bo
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
-    name, uri = "one MLflow run per trial", tracking_uri(spec, folder)
-    remedy = f"`wmsweep analyze {folder}` writes it again"
+    """While a driver holds the folder, MLflow may lag behind the ledger, and the ledger as it was read behind both."""
+    name, uri, driven = "one MLflow run per trial", tracking_uri(spec, folder), bool(holder(folder))
+    command = "analyze" if has_ended(spec, ledger) else "resume"
+    remedy = f"`wmsweep {command} {folder}` writes it again"
     if uri.startswith(SQLITE) and not _is_store(Path(uri.removeprefix(SQLITE))):
         # MLflow's client would make it.
+        if driven:
+            return Check(name, True, "its store is not there yet (it is being run)")
         return Check(name, False, f"{uri.removeprefix(SQLITE)} is missing or is no MLflow store; {remedy}")
     try:
         runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(uri), spec.name, ledger.sweep_id))
     except MlflowException as error:
         return Check(name, False, f"the store {uri} cannot be read ({error})")
-    once = set(runs) == set(ledger.trials) and all(count == 1 for count in runs.values())
-    figures = f"{runs.total()} runs, {len(ledger.trials)} trials"
+    trials = set(Ledger(ledger.path).trials if driven else ledger.trials)
+    there = set(runs) <= trials if driven else set(runs) == trials
+    once = there and all(count == 1 for count in runs.values())
+    figures = f"{runs.total()} runs, {len(trials)} trials" + (" (it is being run)" if driven else "")
     return Check(name, once, figures if once else f"{figures}; {remedy}")
 
 

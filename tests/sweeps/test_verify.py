@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sweeps import verify as module
 from sweeps.bookkeeper import Bookkeeper
+from sweeps.folder import driver_lock
 from sweeps.history import history_faults
 from sweeps.ledger import Ledger
 from sweeps.search import Study
+from sweeps.tracking import TRIAL
 from sweeps.verify import verify
 from tests.fixtures.sweeps import new_folder, small_sweep, train
 
@@ -91,8 +94,38 @@ def test_a_store_that_is_missing_fails_the_check_and_is_not_made(folder, monkeyp
     check = verify(SPEC, folder, Ledger(folder / "ledger.jsonl"))[MLFLOW]
     assert not check.holds
     assert "mlflow.db is missing or is no MLflow store" in check.figures
-    assert f"`wmsweep analyze {folder}`" in check.figures
+    assert f"`wmsweep resume {folder}`" in check.figures
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_mlflow_may_lag_behind_a_driver_and_say_nothing_of_its_own(folder, monkeypatch):
+    """Between the two readings a trial was planned and had its run; of another the run is not there yet."""
+    monkeypatch.setattr(module, "MlflowClient", lambda uri: None)
+    before = Ledger(folder / "ledger.jsonl")
+    ids = list(before.trials)
+    book = Bookkeeper(SPEC, folder, folder.parent, [])
+    book.next_trial()
+    new = book.next_trial()["trial_id"]
+    assert new not in before.trials
+    assert not MLFLOW_CHECK(SPEC, folder, before).holds
+    monkeypatch.setattr(module, "_is_store", lambda path: True)
+
+    def check(*of: str) -> module.Check:
+        runs = [SimpleNamespace(data=SimpleNamespace(tags={TRIAL: trial_id})) for trial_id in of]
+        monkeypatch.setattr(module, "child_runs", lambda *_: runs)
+        return MLFLOW_CHECK(SPEC, folder, before)
+
+    with driver_lock(folder):
+        assert check(*ids[:3], new).holds
+        assert check(*ids, new).figures == "5 runs, 5 trials (it is being run)"
+        assert not check(*ids, ids[0]).holds
+        assert not check(*ids, "unknown").holds
+        monkeypatch.setattr(module, "_is_store", lambda path: False)
+        assert check().holds
+    monkeypatch.setattr(module, "_is_store", lambda path: True)
+    assert check(*ids).holds
+    assert not check(*ids[:3]).holds
+    assert not check(*ids, new).holds
 
 
 @pytest.mark.parametrize("fault", ["point", "value", "state"])
