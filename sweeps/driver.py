@@ -35,7 +35,7 @@ LIBRARY_LOG = "libraries.log"
 
 
 TRACKED = "tracked"
-"""Empty file of a sweep's folder: everything in it has reached MLflow."""
+"""File of a sweep's folder that names the store (nothing for its own) which everything in it has reached."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
     """Every trial has ended, every analysis is there, the report is written, and MLflow has it all."""
     counts = ledger.counts()
     searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.budget)
-    written = report_path(folder).exists() and (folder / TRACKED).exists()
-    return searched and written and is_analysed(spec, folder, ledger)
+    tracked = (folder / TRACKED).exists() and (folder / TRACKED).read_text() == (spec.tracking.uri or "")
+    return searched and tracked and report_path(folder).exists() and is_analysed(spec, folder, ledger)
 
 
 def run_sweep(
@@ -113,6 +113,8 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None,
         with Tracker(spec, folder) as tracker:
             with ExitStack() as stack:
                 with display.stage("Start Ray and MLflow"):
+                    if spec.tracking.uri is not None:
+                        tracker.wait_until_open()  # a wrong address costs no Ray; a store of its own is made meanwhile
                     stack.enter_context(connected(address))
                     check_cluster(spec, folder)
                     tracker.wait_until_open()
@@ -125,7 +127,7 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None,
                 search(spec, folder, stimuli, tracker, display)
                 analyse_best(spec, folder, stimuli, display)
             _report(spec, folder, tracker, display)
-    return Ended(spec, folder, _tracked(folder, tracker) + problems(spec, folder))
+    return Ended(spec, folder, _tracked(spec, folder, tracker) + problems(spec, folder))
 
 
 def _extend(spec: SweepSpec, folder: Path) -> None:
@@ -149,7 +151,7 @@ def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: s
             tracker.wait_until_open()
             analyse_best(spec, folder, stimuli, display, again=True)
         _report(spec, folder, tracker, display)
-    return _tracked(folder, tracker) + problems(spec, folder)
+    return _tracked(spec, folder, tracker) + problems(spec, folder)
 
 
 def problems(spec: SweepSpec, folder: Path) -> list[str]:
@@ -168,10 +170,10 @@ def _report(spec: SweepSpec, folder: Path, tracker: Tracker, display: Display) -
         tracker.artifact(None, page.parent, "report")
 
 
-def _tracked(folder: Path, tracker: Tracker) -> list[str]:
+def _tracked(spec: SweepSpec, folder: Path, tracker: Tracker) -> list[str]:
     if tracker.problem:
         return [tracker.problem]
-    (folder / TRACKED).touch()
+    (folder / TRACKED).write_text(spec.tracking.uri or "")
     return []
 
 
