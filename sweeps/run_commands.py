@@ -50,7 +50,6 @@ def run(
         from sweeps.store_address import check_database_driver
 
         storage = check_storage(storage)
-        storage = check_storage(storage)
         sweep = load_sweep(spec, overrides or [], storage)
         check_sweep_folder(storage / sweep.name)
         check_database_driver(sweep.tracking.uri)

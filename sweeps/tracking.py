@@ -18,7 +18,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from sweeps.ledger import Ledger, TrialRecord
+from sweeps.ledger import CHANGEABLE, Ledger, TrialRecord
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
@@ -27,6 +27,8 @@ STORE = "mlflow.db"
 """File of a sweep's folder: its own store."""
 _STATE, _REASON, _DIVERGENCE = "wmsweep.state", "wmsweep.reason", "wmsweep.divergence."
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+_CHANGING = ("search.trials", *(f"{name}." for name in CHANGEABLE))
+"""What may change in a sweep that has begun: tags of its run, because a param of MLflow never changes."""
 _HEADLINE = ("select/", "train/")
 """Metrics with a curve; of the other splits only the objective's metric is logged, once."""
 _LONGEST_VALUE = 500
@@ -183,15 +185,23 @@ class Tracker:
             self._experiment = experiment.experiment_id
         mine = f"tags.`{SWEEP}.role` = 'sweep' AND tags.`{SWEEP_ID}` = '{self._sweep_id}'"
         parents = self._client.search_runs([self._experiment], mine, max_results=1)
-        if parents:
+        flat = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
+        changing = {name: value for name, value in flat.items() if name.startswith(_CHANGING)}
+        params = dict([(name, value) for name, value in flat.items() if name not in changing][:100])
+        if parents and (self._recorded or parents[0].data.params.items() <= params.items()):
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
+            for stale in parents:  # of a spec that was corrected before the first trial
+                self._client.delete_run(stale.info.run_id)
             tags = {"mlflow.runName": self.spec.name, SWEEP: self.spec.name, SWEEP_ID: self._sweep_id}
             tags[f"{SWEEP}.role"] = "sweep"
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
-            params = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
-            self._client.log_batch(self._parent, params=[Param(k, v) for k, v in list(params.items())[:100]])
+        self._client.log_batch(
+            self._parent,
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(f"wmsweep.{name}", value) for name, value in changing.items()],
+        )
         found = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name, self._sweep_id)}
         self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
         for trial in self._recorded:

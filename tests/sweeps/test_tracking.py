@@ -245,6 +245,30 @@ def test_a_trial_that_starts_anew_has_a_curve_of_its_own(server, tmp_path):
     assert run.info.status == "FINISHED"
 
 
+def test_the_sweeps_run_says_what_the_sweep_is_now(server, tmp_path):
+    """Its spec was corrected before the first trial; later it was extended, and its trials got another share."""
+    store = MlflowClient(server)
+
+    def opened(**changes) -> Run:
+        spec, folder = sharing("corrected", tmp_path, server, **changes)
+        with Tracker(spec, folder) as tracker:
+            tracker.wait_until_open()
+        experiment = store.get_experiment_by_name("corrected")
+        assert experiment is not None
+        (run,) = (run for run in store.search_runs([experiment.experiment_id]) if TRIAL not in run.data.tags)
+        return run
+
+    opened(**{"trial.training.batch_size": 4})
+    corrected = opened()
+    assert corrected.data.params["trial.training.batch_size"] == "8"
+    assert corrected.data.tags["wmsweep.search.trials"] == "5"
+    assert corrected.data.tags["wmsweep.resources.cpu"] == "1.0"
+    again = opened(**{"search.trials": 7, "resources.cpu": 0.5})
+    assert again.info.run_id == corrected.info.run_id
+    assert again.data.tags["wmsweep.search.trials"] == "7"
+    assert again.data.tags["wmsweep.resources.cpu"] == "0.5"
+
+
 def test_a_retry_that_succeeds_leaves_no_reason_behind(server, tmp_path):
     """Two failed: one broke, of one some replicates were silent when it did."""
     spec, folder = sharing("retried", tmp_path, server)
