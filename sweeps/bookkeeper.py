@@ -5,17 +5,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from sweeps.folder import trial_folder
 from sweeps.ledger import Ledger, TrialRecord
-from sweeps.prior import first_points, known_trials
+from sweeps.prior import first_points
 from sweeps.reuse import FinishedElsewhere
 from sweeps.samplers import TpeSpec
-from sweeps.schedule import replay, score, stopping_rule
-from sweeps.search import Asked, Study
+from sweeps.schedule import replay, score
+from sweeps.search import Asked, rebuilt
 from sweeps.spec import SweepSpec
 from wmcore.training.divergence import FATAL
 
@@ -55,8 +54,8 @@ class Bookkeeper:
         self.ledger = Ledger(folder / "ledger.jsonl")
         trials = self.ledger.in_order()
         self._first = first_points(spec.search, self.ledger.warm)
-        self.study = Study(spec.search, trials, known_trials(self.ledger.warm))
-        self.rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
+        self.study = rebuilt(spec.search, self.ledger)
+        self.rule = spec.stopping_rule()
         replay(self.rule, trials, spec.search.scheduler, spec.search.leading)
         self._stopping = {trial.trial_id for trial in trials if trial.stopping and not trial.ended}
         for trial_id in self._stopping:
@@ -99,22 +98,18 @@ class Bookkeeper:
         sampler = self.spec.search.sampler
         return sampler.batch if isinstance(sampler, TpeSpec) and sampler.synchronous else 1
 
-    @cached_property
-    def _batch_starts(self) -> frozenset[int]:
-        """Numbers of trials that a batch begins with. The last one of a sweep may be short, and stays so if the sweep
-        is extended: what is suggested does not depend on when that was."""
-        starts, begun = set(), 0
-        for budget in (*self.ledger.budgets, self.spec.search.budget):
-            starts.update(range(begun, budget, self._batch))
-            begun = budget
-        return frozenset({*starts, begun})
+    def _begins_batch(self, number: int) -> bool:
+        """Whether a batch begins with this trial. The last one of a sweep may be short, and stays so if the sweep is
+        extended: what is suggested does not depend on when that was."""
+        ends = (0, *self.ledger.budgets, self.spec.search.budget)
+        return (number - max(end for end in ends if end <= number)) % self._batch == 0
 
     def _batch_may_begin(self) -> bool:
         """A batch is suggested from the outcomes of all batches before it."""
         return self._batch == 1 or self._batch_is_begun() or self.ledger.counts()["pending"] == 0
 
     def _batch_is_begun(self) -> bool:
-        return len(self.ledger.trials) not in self._batch_starts
+        return not self._begins_batch(len(self.ledger.trials))
 
     def _plan(self) -> None:
         """Plans the trials up to the end of the batch, before any of them starts."""
@@ -126,7 +121,7 @@ class Bookkeeper:
             self._queue.append(trial)
             for listener in self.listeners:
                 listener.planned(trial)
-            if len(self.ledger.trials) in self._batch_starts:
+            if self._begins_batch(len(self.ledger.trials)):
                 return
 
     def _suggest(self, number: int) -> TrialRecord | None:
@@ -141,7 +136,9 @@ class Bookkeeper:
         return None
 
     def _candidates(self, number: int) -> Iterator[Asked]:
-        if number < len(self._first):
+        # A listed point may have been completed to one that is known. It never enters the study: the ledger has no line
+        # for it, and a study that is rebuilt must hold the same entries.
+        if number < len(self._first) and self.spec.trial_for(self._first[number]).trial_id not in self.ledger.trials:
             yield self.study.fixed(self._first[number])
         yield from self.study.suggestions(number)
 
@@ -153,9 +150,12 @@ class Bookkeeper:
                 self._note(trial, text)
             return False
         self._end("reused", trial.trial_id, **found.event())
-        # Later trials are compared with it at every rung, as after a restart.
-        replay(self.rule, [self.ledger.trials[trial.trial_id]], self.spec.search.scheduler, self.spec.search.leading)
+        self._compare_with(trial)
         return True
+
+    def _compare_with(self, trial: TrialRecord) -> None:
+        """Later trials are compared with this one at every rung that it reached, as after a restart."""
+        replay(self.rule, [trial], self.spec.search.scheduler, self.spec.search.leading)
 
     def started(self, trial_id: str) -> None:
         """An actor took the trial (again, after its worker died)."""
@@ -208,6 +208,8 @@ class Bookkeeper:
         elif trial_id in self._stopping:
             self._end("pruned", trial_id, step=step)
         elif result["done"]:
+            # The rule is not asked at a trial's last step, which may be a rung of those that train longer.
+            self._compare_with(trial)
             self._finish(trial, {**result["final"], "seconds": seconds})
 
     def _note(self, trial: TrialRecord, text: str) -> None:
@@ -249,6 +251,7 @@ class Bookkeeper:
             "stimuli": str(self.stimuli),
             "threads": max(1, int(self.spec.resources.cpu)),
             "seconds": trial.seconds,
+            "step": trial.step,
         }
 
 

@@ -35,7 +35,7 @@ LIBRARY_LOG = "libraries.log"
 
 
 TRACKED = "tracked"
-"""Empty file of a sweep's folder: everything in it has reached MLflow."""
+"""File of a sweep's folder that names the store (nothing for its own) which everything in it has reached."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def is_complete(spec: SweepSpec, folder: Path, ledger: Ledger) -> bool:
     """Every trial has ended, every analysis is there, the report is written, and MLflow has it all."""
     counts = ledger.counts()
     searched = counts["pending"] == 0 and (ledger.exhausted or counts["planned"] >= spec.search.budget)
-    written = report_path(folder).exists() and (folder / TRACKED).exists()
-    return searched and written and is_analysed(spec, folder, ledger)
+    tracked = (folder / TRACKED).exists() and (folder / TRACKED).read_text() == (spec.tracking.uri or "")
+    return searched and tracked and report_path(folder).exists() and is_analysed(spec, folder, ledger)
 
 
 def run_sweep(
@@ -95,18 +95,16 @@ def resume_sweep(
     """
     folder = folder.resolve()
     spec, ledger = read_folder(folder)
-    if retry:
-        with driver_lock(folder):
-            ledger = Ledger(ledger.path)
-            retry_failed(folder, ledger)
-    return _drive(extended(spec, ledger, more) if more else spec, folder, console, address)
+    return _drive(extended(spec, ledger, more) if more else spec, folder, console, address, retry)
 
 
-def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None) -> Ended:
+def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None, retry: bool = False) -> Ended:
     """Args:
     spec: with the number of trials that the sweep is to have; the ledger may say fewer.
+    retry: failed trials are trained again.
     """
-    if is_complete(spec, folder, Ledger(folder / "ledger.jsonl")):
+    ledger = Ledger(folder / "ledger.jsonl")
+    if is_complete(spec, folder, ledger) and not (retry and ledger.counts()["failed"]):
         return Ended(spec, folder, problems(spec, folder))
     display, stimuli = Display(console, spec), stimuli_folder(folder.parent)
     with driver_lock(folder), stderr_in(folder / LIBRARY_LOG), display.running():
@@ -115,17 +113,21 @@ def _drive(spec: SweepSpec, folder: Path, console: Console, address: str | None)
         with Tracker(spec, folder) as tracker:
             with ExitStack() as stack:
                 with display.stage("Start Ray and MLflow"):
+                    if spec.tracking.uri is not None:
+                        tracker.wait_until_open()  # a wrong address costs no Ray; a store of its own is made meanwhile
                     stack.enter_context(connected(address))
                     check_cluster(spec, folder)
                     tracker.wait_until_open()
-                # Not before all that can be refused has passed: who tries again would extend again.
+                # Not before all that can be refused has passed: who tries again would extend or retry again.
                 _extend(spec, folder)
+                if retry:
+                    tracker.retried(retry_failed(folder, Ledger(ledger.path)))
                 prepare_stimuli(spec, stimuli, display)
                 check_splits(spec, stimuli)
                 search(spec, folder, stimuli, tracker, display)
                 analyse_best(spec, folder, stimuli, display)
             _report(spec, folder, tracker, display)
-    return Ended(spec, folder, _tracked(folder, tracker) + problems(spec, folder))
+    return Ended(spec, folder, _tracked(spec, folder, tracker) + problems(spec, folder))
 
 
 def _extend(spec: SweepSpec, folder: Path) -> None:
@@ -149,7 +151,7 @@ def analyse_again(spec: SweepSpec, folder: Path, console: Console, *, address: s
             tracker.wait_until_open()
             analyse_best(spec, folder, stimuli, display, again=True)
         _report(spec, folder, tracker, display)
-    return _tracked(folder, tracker) + problems(spec, folder)
+    return _tracked(spec, folder, tracker) + problems(spec, folder)
 
 
 def problems(spec: SweepSpec, folder: Path) -> list[str]:
@@ -168,10 +170,10 @@ def _report(spec: SweepSpec, folder: Path, tracker: Tracker, display: Display) -
         tracker.artifact(None, page.parent, "report")
 
 
-def _tracked(folder: Path, tracker: Tracker) -> list[str]:
+def _tracked(spec: SweepSpec, folder: Path, tracker: Tracker) -> list[str]:
     if tracker.problem:
         return [tracker.problem]
-    (folder / TRACKED).touch()
+    (folder / TRACKED).write_text(spec.tracking.uri or "")
     return []
 
 

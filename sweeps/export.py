@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.ledger import Ledger
-from sweeps.search import Study
+from sweeps.search import rebuilt
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
@@ -25,7 +25,7 @@ def export_optuna(spec: SweepSpec, ledger: Ledger, file: Path) -> int:
         raise InputError("--optuna", "must be a file that does not exist yet", value=str(file), remedy="Name another.")
     if not file.parent.is_dir():
         raise InputError("--optuna", "must lie in a folder that exists", value=str(file), remedy="Make it first.")
-    held = Study(spec.search, ledger.in_order())
+    held = rebuilt(spec.search, ledger)
     trials = held.own_trials()
     partial = file.with_name(f".{file.name}.partial")
     partial.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from sweeps.ledger import VERSION, Ledger, TrialRecord
+from sweeps.ledger import CHANGEABLE, VERSION, Ledger, TrialRecord
 from sweeps.messages import explain
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
@@ -56,7 +56,8 @@ def best_checkpoint(sweep: Path, trial: TrialRecord, metric: str, mode: str) -> 
 
 
 def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> tuple[Path, SweepSpec, Ledger]:
-    """Makes the folder of a sweep with its ledger, or opens the one that is there.
+    """Makes the folder of a sweep with its ledger, or opens the one that is there. Where the sweep is tracked and what
+    a trial occupies may change; the ledger takes it down.
 
     Returns:
         The folder, the spec with the number of trials that the sweep has by now, and the ledger.
@@ -88,8 +89,13 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
                     (folder / "spec.yaml").write_text(source.read_text())
                 sweep_id = ledger.sweep_id or uuid.uuid4().hex[:16]
                 ledger.append("sweep", version=VERSION, sweep_id=sweep_id, spec=resolved)
+    if ledger.spec is not None and not _same(ledger.spec, resolved) and _same(_fixed(ledger.spec), _fixed(resolved)):
+        with driver_lock(folder):
+            ledger = Ledger(folder / "ledger.jsonl")
+            known = ledger.spec or {}
+            ledger.append("changed", **{name: resolved[name] for name in CHANGEABLE if known[name] != resolved[name]})
     if not _same(ledger.spec, resolved):
-        changes = "; ".join(differences(ledger.spec, resolved))
+        changes = "; ".join(differences(_fixed(ledger.spec or {}), _fixed(resolved)))
         raise InputError(
             str(folder),
             f"holds a sweep with another spec ({changes})",
@@ -101,6 +107,11 @@ def open_folder(spec: SweepSpec, storage: Path, source: Path | None = None) -> t
 
 def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
     return one is not None and canonical_json(one) == canonical_json(other)
+
+
+def _fixed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What cannot change once a sweep has begun."""
+    return {name: value for name, value in spec.items() if name not in CHANGEABLE}
 
 
 def as_extended(spec: SweepSpec, ledger: Ledger) -> SweepSpec:

@@ -4,6 +4,7 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
 + pending. Events:
 
     sweep     version, sweep_id, spec             first line; again if the spec is corrected before the first trial
+    changed   tracking, resources                 of the spec, from now on; only those that differ
     warmed    source, trials                      what the sampler knows from an earlier sweep
     extended  trials                              the sweep has so many trials from now on
     planned   number, trial_id, point, attempt    a suggestion became a trial; attempt: of the sampler's model
@@ -35,6 +36,8 @@ from sweeps.objectives import ObjectiveSpec
 from wmcore.errors import InputError
 
 VERSION = 1
+CHANGEABLE = ("tracking", "resources")
+"""Parts of a spec that may change in a sweep that has begun: no number depends on them."""
 State = Literal["planned", "running", "finished", "pruned", "failed"]
 ENDS = {"finished": "finished", "reused": "finished", "pruned": "pruned", "failed": "failed"}
 """Event that ends a trial -> the state that it is in from then on."""
@@ -199,6 +202,9 @@ class Ledger:
                 )
             self.spec, self.warm, self.extensions, self.exhausted = line["spec"], [], [], False
             self.sweep_id = line.get("sweep_id", "")
+            return
+        if event == "changed":
+            self.spec = {**(self.spec or {}), **{name: line[name] for name in CHANGEABLE if name in line}}
             return
         if event == "warmed":
             self.warm = line["trials"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sweeps.ledger import Ledger
 from sweeps.messages import explain
 from sweeps.nearest import nearest_hint
 from sweeps.prior import read_prior
@@ -18,12 +19,14 @@ DOTTED_KEYS = ("search.space",)
 """Mappings of a sweep spec whose keys are dotted paths."""
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
+def load_sweep(path: Path, overrides: Sequence[str] = (), storage: Path | None = None) -> SweepSpec:
     """Reads and checks a sweep spec; starts nothing and writes nothing.
 
     Args:
         path: the YAML file.
         overrides: ``path=value`` each, applied in order before the check.
+        storage: folder of sweeps where it is to run. If it has begun there, it keeps what it took from the earlier
+            sweep that its warm start names, which may be gone by then.
 
     Raises:
         InputError: the first fault in the order of the file, with its line.
@@ -33,12 +36,17 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
         spec = SweepSpec.parse(source.data)
     except ValidationError as error:
         raise explain(error, source.data, SweepSpec, source) from error
-    _earlier_sweep_fits(spec, source)
+    if storage is None or not _has_learnt(storage / spec.name):
+        _earlier_sweep_fits(spec, source)
     return spec
 
 
+def _has_learnt(folder: Path) -> bool:
+    ledger = Ledger(folder / "ledger.jsonl")
+    return bool(ledger.trials or ledger.warm)
+
+
 def _earlier_sweep_fits(spec: SweepSpec, source: YamlSource) -> None:
-    """Of a file only: a sweep that has begun keeps what it took from the earlier one, which may be gone by then."""
     where, named = "search.warm_start.sweep", spec.search.warm_start.sweep
     if named is None:
         return

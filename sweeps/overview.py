@@ -13,8 +13,8 @@ from sweeps.table import Score, leading_score
 
 
 def trials_in_the_end(spec: SweepSpec, ledger: Ledger) -> int:
-    """How many trials the sweep will have had: its budget, or what its space held."""
-    return len(ledger.trials) if ledger.exhausted else max(spec.search.budget, len(ledger.trials))
+    """How many trials the sweep will have had: its budget, or what its space holds."""
+    return len(ledger.trials) if ledger.exhausted else max(spec.search.most_trials, len(ledger.trials))
 
 
 def has_ended(spec: SweepSpec, ledger: Ledger) -> bool:
@@ -33,8 +33,9 @@ def summary(spec: SweepSpec, ledger: Ledger) -> str:
         f"{states['running']} running",
         *([f"{states['planned']} planned"] if states["planned"] else []),
     ]
-    known = ", and the space holds no more" if len(ledger.trials) < spec.search.budget and ledger.exhausted else ""
-    return f"{len(ledger.trials)} of {spec.search.budget} trials{known}: {', '.join(shown)}"
+    at_most = spec.search.most_trials
+    known = ", and the space holds no more" if len(ledger.trials) < at_most and ledger.exhausted else ""
+    return f"{len(ledger.trials)} of {at_most} trials{known}: {', '.join(shown)}"
 
 
 def best_so_far(spec: SweepSpec, ledger: Ledger) -> str:

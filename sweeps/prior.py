@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.folder import read_folder
+from sweeps.folder import differences, read_folder
 from sweeps.ledger import TrialRecord
 from sweeps.spec import SearchSpec, SweepSpec
 from wmcore.errors import InputError
 from wmcore.seeding import numpy_generator
+from wmcore.spec import with_paths
 
 
 def read_prior(spec: SweepSpec) -> dict[str, Any] | None:
@@ -18,7 +19,8 @@ def read_prior(spec: SweepSpec) -> dict[str, Any] | None:
     this space; None if it names none.
 
     Raises:
-        InputError: it is no sweep's folder, had other objectives, or has no trial at a point of this space.
+        InputError: it is no sweep's folder, had other objectives, has no trial at a point of this space, trained
+            something else there, or has fewer finished trials than are to be tried first.
     """
     named = spec.search.warm_start.sweep
     if named is None:
@@ -29,14 +31,26 @@ def read_prior(spec: SweepSpec) -> dict[str, Any] | None:
         raise InputError(
             where, "must have the same objective as this sweep", value=named, remedy="Name another sweep, or none."
         )
-    steps = earlier.trial.training.steps
-    if steps != spec.trial.training.steps:
-        rule = f"trained for {steps} steps and this sweep for {spec.trial.training.steps}: values cannot be compared"
-        raise InputError(where, rule, value=named, remedy="Train for as many steps, or leave it out.")
     fitting = [trial for trial in ledger.in_order() if trial.ended and spec.search.space.contains(trial.point)]
     if not fitting:
         raise InputError(
             where, "has no ended trial at a point of this space", value=named, remedy="Name another sweep, or none."
+        )
+    for trial in fitting:
+        if changes := differences(_comparable(earlier, trial.point), _comparable(spec, trial.point), "trial"):
+            raise InputError(
+                where,
+                f"trained other variants at points of this space ({'; '.join(changes)}): values cannot be compared",
+                value=named,
+                remedy="Train the same, or leave it out.",
+            )
+    best, finished = spec.search.warm_start.best, sum(trial.state == "finished" for trial in fitting)
+    if best > finished:
+        raise InputError(
+            "search.warm_start.best",
+            f"must be at most {finished}: so many trials of that sweep have finished at points of this space",
+            value=best,
+            remedy="Write less, or name another sweep.",
         )
     metrics = [objective.metric for objective in spec.search.objectives]
     trials = [
@@ -49,6 +63,13 @@ def read_prior(spec: SweepSpec) -> dict[str, Any] | None:
         for trial in fitting
     ]
     return {"source": earlier.name, "trials": trials}
+
+
+def _comparable(spec: SweepSpec, point: Mapping[str, Any]) -> dict[str, Any]:
+    """What is trained at a point, but for which networks of the variant, and how many: other seeds and replicates are
+    other samples of the same value."""
+    variant = with_paths(spec.trial.model_dump(mode="json"), point)
+    return {name: value for name, value in variant.items() if name not in ("seed", "replicates")}
 
 
 def known_trials(warm: Sequence[Mapping[str, Any]]) -> list[TrialRecord]:

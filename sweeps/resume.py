@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sweeps.folder import checkpoints_of
-from sweeps.ledger import Ledger
-from sweeps.spec import SweepSpec
+from sweeps.ledger import Ledger, TrialRecord
+from sweeps.spec import MOST_TRIALS, SweepSpec
 from wmcore.errors import InputError
 from wmcore.spec import with_paths
 from wmcore.training.divergence import FATAL
@@ -16,7 +16,7 @@ def extended(spec: SweepSpec, ledger: Ledger, more: int) -> SweepSpec:
     """The spec of a sweep with so many trials more; nothing is written.
 
     Raises:
-        InputError: the space holds no more.
+        InputError: the space holds no more, or the sweep may not have so many.
     """
     size = spec.search.space.size()
     used_up = ledger.exhausted or (spec.search.sampler.kind == "grid" and spec.search.budget + more > (size or 0))
@@ -28,12 +28,19 @@ def extended(spec: SweepSpec, ledger: Ledger, more: int) -> SweepSpec:
             value=more,
             remedy="Ask for fewer, or start a sweep with a larger space under another name.",
         )
+    if spec.search.budget + more > MOST_TRIALS:
+        raise InputError(
+            "--trials",
+            f"must leave the sweep at most {MOST_TRIALS} trials, and it has {spec.search.budget}",
+            value=more,
+            remedy="Ask for fewer.",
+        )
     data = with_paths(spec.model_dump(mode="json"), {"search.trials": spec.search.budget + more})
     return SweepSpec.parse(data)
 
 
-def retry_failed(folder: Path, ledger: Ledger) -> int:
-    """Makes failed trials pending again; returns how many.
+def retry_failed(folder: Path, ledger: Ledger) -> list[TrialRecord]:
+    """Makes failed trials pending again; returns them.
 
     One that broke goes on from its last checkpoint. One that diverged would do so again from there: it starts anew,
     and its checkpoints are kept aside.
@@ -45,4 +52,4 @@ def retry_failed(folder: Path, ledger: Ledger) -> int:
         if restarts and checkpoints.exists():
             checkpoints.rename(checkpoints.with_name(f"checkpoints_of_failure_{trial.failures}"))
         ledger.append("retried", trial_id=trial.trial_id, restarts=restarts)
-    return len(failed)
+    return failed

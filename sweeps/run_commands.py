@@ -49,8 +49,8 @@ def run(
         from sweeps.storage import check_storage, check_sweep_folder
         from sweeps.store_address import check_database_driver
 
-        sweep = load_sweep(spec, overrides or [])
         storage = check_storage(storage)
+        sweep = load_sweep(spec, overrides or [], storage)
         check_sweep_folder(storage / sweep.name)
         check_database_driver(sweep.tracking.uri)
     console = Console()

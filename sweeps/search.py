@@ -10,7 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from sweeps.ledger import TrialRecord
+from sweeps.ledger import Ledger, TrialRecord
+from sweeps.prior import known_trials
 from sweeps.samplers import is_sequence, optuna_sampler, replays
 from sweeps.sequences import PointSequence, point_sequence, remaining_cells
 from sweeps.spec import SearchSpec
@@ -75,7 +76,7 @@ class Study:
         self._index, self._repeats = 0, 0
         self._seen: set[str] = set()
         for trial in known:
-            self._add(trial)
+            self._add(trial, own=False)
         for trial in trials:
             self._tried.add(canonical_json(trial.point))
         if replays(search.sampler):
@@ -113,7 +114,7 @@ class Study:
     def drop(self, asked: Asked) -> None:
         """The suggestion makes a trial that exists: it counts for nothing."""
         self._tried.add(canonical_json(asked.point))
-        self.study.tell(asked.trial, state=TrialState.FAIL)
+        self._discard(asked)
 
     def tell(self, trial: TrialRecord) -> None:
         """A trial has ended: its running entry takes its reports and its outcome."""
@@ -170,7 +171,11 @@ class Study:
             yield self.fixed(next(islice(remaining_cells(self.space, self._tried), start, None)))
 
     def _replay(self, trials: Sequence[TrialRecord]) -> None:
-        """Asks and tells in the order of the ledger: an evolutionary sampler's generations are made by asking."""
+        """Asks and tells in the order of the ledger: an evolutionary sampler's generations are made by asking.
+
+        Should the sampler give another point than it gave then (Optuna seeds some by the number of its entries), the
+        ledger's counts, as one that was given.
+        """
         events = [(trial.planned_at, trial, True) for trial in trials]
         events += [(trial.ended_at, trial, False) for trial in trials if trial.ended]
         for _, trial, planned in sorted(events, key=lambda event: event[0]):
@@ -181,9 +186,16 @@ class Study:
             else:
                 for attempt in range(trial.attempt):
                     self.drop(self._ask(trial.number, attempt))
-                self.bind(self._ask(trial.number, trial.attempt), trial.trial_id)
+                asked = self._ask(trial.number, trial.attempt)
+                if canonical_json(asked.point) != canonical_json(trial.point):
+                    self._discard(asked)
+                    asked = self.fixed(trial.point)
+                self.bind(asked, trial.trial_id)
 
-    def _add(self, trial: TrialRecord) -> None:
+    def _discard(self, asked: Asked) -> None:
+        self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def _add(self, trial: TrialRecord, own: bool = True) -> None:
         if not trial.ended:
             self.bind(self.fixed(trial.point), trial.trial_id)
             return
@@ -198,7 +210,7 @@ class Study:
                 params=self.space.encode(trial.point),
                 distributions=self.space.distributions_of(trial.point),
                 intermediate_values=curve,
-                user_attrs=_attributes(trial),
+                user_attrs=_attributes(trial) if own else {},
                 values=values,
             )
         )
@@ -213,6 +225,11 @@ class Study:
     def _values(self, trial: TrialRecord) -> list[float] | None:
         values = [value for value in trial.values(self.search.objectives) or () if value is not None]
         return values if len(values) == len(self.search.objectives) else None
+
+
+def rebuilt(search: SearchSpec, ledger: Ledger) -> Study:
+    """The study of a sweep, with what an earlier one taught it: from the ledger alone."""
+    return Study(search, ledger.in_order(), known_trials(ledger.warm))
 
 
 def _attributes(trial: TrialRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sweeps.checks import check_sweep
 from sweeps.messages import explain
 from sweeps.objectives import ObjectiveSpec
 from sweeps.samplers import AnySampler, TpeSpec
-from sweeps.schedule import AnyScheduler, NoSchedulerSpec
+from sweeps.schedule import AnyScheduler, NoSchedulerSpec, StoppingRule, stopping_rule
 from sweeps.space import Space
 from sweeps.store_address import check_store_address
 from sweeps.warm_start import WarmStartSpec
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     AnyAnalysis = AnalysisSpec
 else:
     AnyAnalysis = discriminated_union(wmcore.analyses, AnalysisSpec)
+
+
+MOST_TRIALS = 1_000_000
+"""Of a sweep: ledger and study hold each one in memory."""
 
 
 def _folder_name(name: str) -> str:
@@ -63,8 +67,8 @@ class SearchSpec(Spec):
     """Stops hopeless trials early."""
     objective: ObjectiveSpec | Annotated[tuple[ObjectiveSpec, ...], Field(min_length=2, max_length=8)]
     """What is improved: one metric, or a list of them, which makes the search multi-objective."""
-    trials: Annotated[int, Field(ge=1)] | None = None
-    """Trials of the sweep; null, with the grid sampler: every cell."""
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    """Trials of the sweep, a million at most; null, with the grid sampler: every cell."""
     warm_start: WarmStartSpec = WarmStartSpec()
     """What is tried first, and what is known before."""
 
@@ -89,6 +93,12 @@ class SearchSpec(Spec):
         if size is None:
             raise ValueError("neither trials nor the space says how many trials there are")
         return size
+
+    @property
+    def most_trials(self) -> int:
+        """Trials that there can be: the budget, or every cell if there are fewer."""
+        cells = self.space.size()
+        return self.budget if cells is None else min(cells, self.budget)
 
 
 class ResourceSpec(Spec):
@@ -131,6 +141,21 @@ class SweepSpec(Spec):
     analyses: tuple[AnyAnalysis, ...] = ()
     """Run on every recording, in this order."""
     tracking: TrackingSpec = TrackingSpec()
+
+    def most_steps(self) -> int:
+        """Optimiser steps of the trials that train longest; they may be searched."""
+        space, steps = self.search.space, [self.trial.training.steps]
+        searched = [path for path in ("training", "training.steps") if path in space.paths]
+        if searched:
+            steps = [self.variant_at(point).training.steps for point in space.corner_points()]
+        # Where the path is not active, the trial keeps its own value.
+        if any(space.root[path].when for path in searched):
+            steps.append(self.trial.training.steps)
+        return max(steps)
+
+    def stopping_rule(self) -> StoppingRule:
+        """Early stopping of this sweep, before any report. Its rungs reach up to the longest trials."""
+        return stopping_rule(self.search.scheduler, self.search.leading, self.most_steps())
 
     def variant_at(self, point: Mapping[str, Any]) -> TrialSpec:
         """The trial with the values of a point of the space (path -> plain value).

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis_jobs import report_figures as figures
 from sweeps.ledger import Ledger, TrialRecord
-from sweeps.schedule import Asha, stopping_rule
+from sweeps.schedule import Asha
 from sweeps.spec import SweepSpec
 from sweeps.table import Variant, baselines
 
@@ -103,7 +103,7 @@ def _learning_curves(
         if len(values) > 1
         for r, value in enumerate(values)
     ]
-    rule = stopping_rule(spec.search.scheduler, objective, spec.trial.training.steps)
+    rule = spec.stopping_rule()
     figure = figures.learning_curves(
         reports.astype({"value": float}),
         baselines(objective, result, "select"),

@@ -11,22 +11,24 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from sweeps.ledger import Ledger, TrialRecord
+from sweeps.ledger import CHANGEABLE, Ledger, TrialRecord
 from sweeps.spec import SweepSpec
 from wmcore.errors import InputError
 
 SWEEP, SWEEP_ID, TRIAL = "wmsweep.sweep", "wmsweep.sweep_id", "wmsweep.trial_id"
 STORE = "mlflow.db"
 """File of a sweep's folder: its own store."""
-_STATE = "wmsweep.state"
+_STATE, _REASON, _DIVERGENCE = "wmsweep.state", "wmsweep.reason", "wmsweep.divergence."
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+_CHANGING = ("search.trials", *(f"{name}." for name in CHANGEABLE))
+"""What may change in a sweep that has begun: tags of its run, because a param of MLflow never changes."""
 _HEADLINE = ("select/", "train/")
 """Metrics with a curve; of the other splits only the objective's metric is logged, once."""
 _LONGEST_VALUE = 500
@@ -81,6 +83,17 @@ class Tracker:
             self._queue.put(lambda: self._write_missing(trial_id, reports))
         self._queue.put(self._ending(trial))
 
+    def retried(self, trials: Sequence[TrialRecord]) -> None:
+        """Opens the runs of trials that had failed and are pending again."""
+
+        def write() -> None:
+            runs = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name, self._sweep_id)}
+            for trial in trials:
+                self._reopen(trial, runs[trial.trial_id])
+                self._catch_up(trial, runs[trial.trial_id])
+
+        self._queue.put(write)
+
     def _ending(self, trial: TrialRecord, written: Container[str] = ()) -> Callable[[], None]:
         """Writes what is now known of an ended trial, but for the metrics that are ``written``."""
         trial_id, state, reason, step = trial.trial_id, trial.state, trial.reason, trial.step
@@ -94,8 +107,8 @@ class Tracker:
             if v is not None and k.partition("/")[2] in shown and not k.startswith("select/")
             if f"final/{k}" not in written
         ]
-        said = {_STATE: state, "wmsweep.steps": step, "wmsweep.reason": reason, "wmsweep.reused_from": trial.source}
-        said |= {f"wmsweep.divergence.{kind}": count for kind, count in trial.divergence.items()}
+        said = {_STATE: state, "wmsweep.steps": step, _REASON: reason, "wmsweep.reused_from": trial.source}
+        said |= {f"{_DIVERGENCE}{kind}": count for kind, count in trial.divergence.items()}
         tags = [RunTag(name, str(value)[:_LONGEST_VALUE]) for name, value in said.items() if value != ""]
 
         def write() -> None:
@@ -172,32 +185,43 @@ class Tracker:
             self._experiment = experiment.experiment_id
         mine = f"tags.`{SWEEP}.role` = 'sweep' AND tags.`{SWEEP_ID}` = '{self._sweep_id}'"
         parents = self._client.search_runs([self._experiment], mine, max_results=1)
-        if parents:
+        flat = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
+        changing = {name: value for name, value in flat.items() if name.startswith(_CHANGING)}
+        params = dict([(name, value) for name, value in flat.items() if name not in changing][:100])
+        if parents and (self._recorded or parents[0].data.params.items() <= params.items()):
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
+            for stale in parents:  # of a spec that was corrected before the first trial
+                self._client.delete_run(stale.info.run_id)
             tags = {"mlflow.runName": self.spec.name, SWEEP: self.spec.name, SWEEP_ID: self._sweep_id}
             tags[f"{SWEEP}.role"] = "sweep"
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
-            params = _flat(self.spec.model_dump(mode="json", exclude={"trial": {"task": {"stimuli"}}}))
-            self._client.log_batch(self._parent, params=[Param(k, v) for k, v in list(params.items())[:100]])
+        self._client.log_batch(
+            self._parent,
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(f"wmsweep.{name}", value) for name, value in changing.items()],
+        )
         found = {run.data.tags[TRIAL]: run for run in child_runs(self._client, self.spec.name, self._sweep_id)}
         self._runs.update((trial_id, run.info.run_id) for trial_id, run in found.items())
         for trial in self._recorded:
             known = found.get(trial.trial_id)
             state = None if known is None else known.data.tags.get(_STATE)
             if known is not None and not trial.ended:
-                self._reopen(trial)
+                self._reopen(trial, known)
             if known is None or not trial.ended or state != trial.state or known.info.status == "RUNNING":
                 self._catch_up(trial, known)
 
-    def _reopen(self, trial: TrialRecord) -> None:
-        """A trial that is pending goes on in its run; if its curve was forgotten, because it starts anew after a
-        failure, the run gives way to a new one."""
+    def _reopen(self, trial: TrialRecord, run: Run) -> None:
+        """A trial that is pending goes on in its run, which says no more why it failed before; if its curve was
+        forgotten, because it starts anew after a failure, the run gives way to a new one."""
         run_id = self._runs[trial.trial_id]
         if self._written(trial.trial_id) <= set(trial.reports):
             self._client.update_run(run_id, status="RUNNING")
             self._client.set_tag(run_id, _STATE, "pending")
+            for name in run.data.tags:
+                if name == _REASON or name.startswith(_DIVERGENCE):
+                    self._client.delete_tag(run_id, name)
         else:
             # MLflow keeps what is deleted, and shows it no more.
             self._client.delete_run(self._runs.pop(trial.trial_id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from ray import tune
 from sweeps.trial_lock import hold_trial
 from wmcore.tasks.base import Task
 from wmcore.training.checkpoint import CheckpointFolder
+from wmcore.training.evaluation import Evaluation
 from wmcore.training.fit import TrainingRun
 from wmcore.training.trial_spec import TrialSpec
 
@@ -27,8 +29,9 @@ class VariantTrainable(tune.Trainable):
     """Trains the variant that its config names; one ``step`` is one evaluation.
 
     Config: ``trial`` (canonical JSON of the TrialSpec), ``folder`` (where its checkpoints go), ``stimuli`` (the banks'
-    folder), ``threads``, ``seconds`` (trained so far). A variant that has checkpoints in its folder continues from the
-    newest whole one, and reports that one again first, lest its report was lost with the worker that made it.
+    folder), ``threads``, ``seconds`` (trained so far), ``step`` (of the last report in the ledger). A variant that has
+    checkpoints in its folder continues from the newest whole one. It reports first what that one holds beyond the
+    ledger, and its last evaluation in any case: reports may be lost with a worker, or with the end of a ledger.
 
     A result holds one JSON text, so that Tune passes it on as it is.
     """
@@ -42,13 +45,13 @@ class VariantTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        if self.restored:
-            evaluation, self.restored = self.run.history[-1], False
+        if self.again:
+            evaluation = self.again.popleft()
         else:
             evaluation = self._timed(self.run.advance)
             self.run.save(self.checkpoints.folder)
-        finished = self.run.finished
-        notes = [*self.notes, *self._stage_changes()]
+        finished = self.run.finished and not self.again
+        notes = [*self.notes, *self._stage_changes(evaluation.step)]
         report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": notes}
         if finished:
             outcome = self._timed(self.run.finish)
@@ -84,13 +87,13 @@ class VariantTrainable(tune.Trainable):
         run: TrainingRun | None = getattr(self, "run", None)
         return run.tasks if run is not None and run.trial.seed == trial.seed else {}
 
-    def _stage_changes(self) -> list[str]:
-        """What the curriculum did at the last evaluation."""
-        curriculum, step = self.run.trial.training.curriculum, self.run.step
+    def _stage_changes(self, step: int) -> list[str]:
+        """What the curriculum did at the evaluation of a step."""
+        curriculum = self.run.trial.training.curriculum
         return [
-            f"replicate {r} entered stage {progress.stage + 1} of {len(curriculum.stages)} at step {step}"
+            f"replicate {r} entered stage {progress.entered.index(step) + 2} of {len(curriculum.stages)} at step {step}"
             for r, progress in zip(self.run.seeds, self.run.progress, strict=True)
-            if curriculum is not None and progress.entered[-1:] == (step,)
+            if curriculum is not None and step in progress.entered
         ]
 
     def cleanup(self) -> None:
@@ -108,7 +111,9 @@ class VariantTrainable(tune.Trainable):
             warnings.simplefilter("always")
             latest = self.checkpoints.latest()
         self.notes = [str(warning.message) for warning in told]
-        self.restored = latest is not None
+        self.again: deque[Evaluation] = deque()
         if latest is not None:
             self.run.restore(latest)
+            known, history = int(config["step"]), self.run.history
+            self.again.extend([*(entry for entry in history[:-1] if entry.step > known), history[-1]])
         self.seconds = float(config["seconds"])

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial
 
-from sweeps.folder import checkpoints_of
+from sweeps.folder import checkpoints_of, holder
 from sweeps.history import history_faults
-from sweeps.ledger import ENDS, Ledger
-from sweeps.search import STATES, TRIAL_ID, Study
+from sweeps.ledger import ENDS, Ledger, TrialRecord
+from sweeps.overview import has_ended
+from sweeps.search import STATES, TRIAL_ID, rebuilt
 from sweeps.spec import SweepSpec
 from sweeps.tracking import TRIAL, child_runs, tracking_uri
 
@@ -31,7 +33,7 @@ class Check:
 
 
 def verify(spec: SweepSpec, folder: Path, ledger: Ledger) -> list[Check]:
-    """All checks of a sweep's folder; it is only read."""
+    """All checks of a sweep's folder; it is only read, and may be driven meanwhile."""
     return [
         _identity(ledger),
         _order(spec, ledger),
@@ -73,8 +75,18 @@ def _order(spec: SweepSpec, ledger: Ledger) -> Check:
     faults = history_faults(ledger.whole_lines())
     if len(ledger.trials) > spec.search.budget:
         faults.append(f"{len(ledger.trials)} trials were planned, and the sweep has {spec.search.budget}")
+    faults += [fault for trial in ledger.in_order() if (fault := _missing_reports(spec, trial))]
     shown = f"{len(faults)} that cannot be: {faults[0]}" if faults else f"{ledger.lines} events"
     return Check("every event follows from those before it", not faults, shown)
+
+
+def _missing_reports(spec: SweepSpec, trial: TrialRecord) -> str:
+    """A trial reports at every multiple of ``every_steps`` and at its last step."""
+    variant = spec.trial_for(trial.point)
+    every, last = variant.evaluation.every_steps, variant.training.steps
+    due = [*range(every, trial.step + 1, every), *([last] if trial.step == last and last % every else [])]
+    missing = ", ".join(str(step) for step in due if step not in trial.reports)
+    return f"trial {trial.trial_id} has reached step {trial.step} and not reported {missing}" if missing else ""
 
 
 def _numbers(ledger: Ledger) -> Check:
@@ -101,27 +113,43 @@ def _checkpoints(folder: Path, ledger: Ledger) -> Check:
 
 
 def _optuna(spec: SweepSpec, ledger: Ledger) -> Check:
-    held = Study(spec.search, ledger.in_order()).own_trials()
-    told = {trial.user_attrs[TRIAL_ID]: trial.state for trial in held}
-    right = {trial.trial_id: STATES[trial.state] for trial in ledger.in_order()}
-    states = Counter(trial.state for trial in held)
+    """A study that is rebuilt, against what the ledger's lines say: state, point and, if it finished, values."""
+    held = rebuilt(spec.search, ledger).own_trials()
+    told = {entry.user_attrs[TRIAL_ID]: entry for entry in held}
+    wrong = [str(trial.number) for trial in ledger.in_order() if not _holds(spec, told.get(trial.trial_id), trial)]
+    states = Counter(entry.state for entry in held)
     shown = ", ".join(f"{count} {state.name}" for state, count in sorted(states.items()))
-    holds = told == right and len(held) == len(right)
-    return Check("Optuna holds every trial in its state, a stopped one as PRUNED", holds, shown)
+    shown += f"; not trial {', '.join(wrong)}" if wrong else ""
+    holds = not wrong and len(held) == len(ledger.trials)
+    return Check("Optuna holds every trial with its point and values, a stopped one as PRUNED", holds, shown)
+
+
+def _holds(spec: SweepSpec, entry: FrozenTrial | None, trial: TrialRecord) -> bool:
+    """Whether an entry of a study is this trial."""
+    if entry is None or entry.state != STATES[trial.state]:
+        return False
+    values = trial.values(spec.search.objectives) if trial.state == "finished" else None
+    return spec.search.space.decode(entry.params) == trial.point and (values is None or tuple(entry.values) == values)
 
 
 def _mlflow(spec: SweepSpec, folder: Path, ledger: Ledger) -> Check:
-    name, uri = "one MLflow run per trial", tracking_uri(spec, folder)
-    remedy = f"`wmsweep analyze {folder}` writes it again"
+    """While a driver holds the folder, MLflow may lag behind the ledger, and the ledger as it was read behind both."""
+    name, uri, driven = "one MLflow run per trial", tracking_uri(spec, folder), bool(holder(folder))
+    command = "analyze" if has_ended(spec, ledger) else "resume"
+    remedy = f"`wmsweep {command} {folder}` writes it again"
     if uri.startswith(SQLITE) and not _is_store(Path(uri.removeprefix(SQLITE))):
         # MLflow's client would make it.
+        if driven:
+            return Check(name, True, "its store is not there yet (it is being run)")
         return Check(name, False, f"{uri.removeprefix(SQLITE)} is missing or is no MLflow store; {remedy}")
     try:
         runs = Counter(run.data.tags[TRIAL] for run in child_runs(MlflowClient(uri), spec.name, ledger.sweep_id))
     except MlflowException as error:
         return Check(name, False, f"the store {uri} cannot be read ({error})")
-    once = set(runs) == set(ledger.trials) and all(count == 1 for count in runs.values())
-    figures = f"{runs.total()} runs, {len(ledger.trials)} trials"
+    trials = set(Ledger(ledger.path).trials if driven else ledger.trials)
+    there = set(runs) <= trials if driven else set(runs) == trials
+    once = there and all(count == 1 for count in runs.values())
+    figures = f"{runs.total()} runs, {len(trials)} trials" + (" (it is being run)" if driven else "")
     return Check(name, once, figures if once else f"{figures}; {remedy}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.planning.costs import Cost, Costs
-from sweeps.planning.fates import play, trials_of
+from sweeps.planning.fates import play
 from sweeps.planning.measure import StimulusCost
 from sweeps.planning.probe import ANALYSES_LIMIT_S, Probe
 from sweeps.planning.stand_in import Missing
@@ -121,7 +121,7 @@ def _rendering(missing: Missing, cost: StimulusCost, probe: Probe, pace: float) 
 
 
 def _networks(spec: SweepSpec) -> int:
-    return min(spec.checkpoints.best, trials_of(spec)) * spec.trial.replicates
+    return min(spec.checkpoints.best, spec.search.most_trials) * spec.trial.replicates
 
 
 def _workers(spec: SweepSpec, probe: Probe) -> int:
@@ -140,7 +140,7 @@ def _analysing(spec: SweepSpec, probe: Probe, pace: float) -> Span:
 
 def _disk(spec: SweepSpec, costs: list[Cost], probe: Probe) -> Span:
     checkpoint = float(np.mean([cost.checkpoint_bytes for cost in costs]))
-    each = trials_of(spec) * checkpoint
+    each = spec.search.most_trials * checkpoint
     kept = Span(FEWEST_KEPT * each, USUALLY_KEPT * each, MOST_KEPT * each)
     analysed = [network.bytes + network.copied_bytes for network in probe.analyses]
     fixed = spec.checkpoints.best * checkpoint + _networks(spec) * float(np.mean(analysed or [0]))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sweeps.banks import stimulus_specs
-from sweeps.planning.fates import trials_of
 from sweeps.planning.variants import Variants
-from sweeps.schedule import Asha, stopping_rule
+from sweeps.schedule import Asha
 from sweeps.spec import SweepSpec
 from wmcore.registry import kind_of
 
@@ -14,14 +13,16 @@ def facts(spec: SweepSpec, variants: Variants) -> dict[str, str]:
     """Name -> what a user reads."""
     trial, cells = spec.trial, spec.search.space.size()
     low, high = variants.parameters()
+    steps = sorted({variant.trial.training.steps for variant in (*variants.ends, *variants.drawn)})
+    trained = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     analyses = ", ".join(str(kind_of(type(a))) for a in spec.analyses)
     rows = {
         "space": "continuous" if cells is None else f"{cells} cells",
-        "trials": str(trials_of(spec)),
+        "trials": str(spec.search.most_trials),
         "searched": ", ".join(spec.search.space.paths),
         "parameters per network": f"{low:,}" if low == high else f"{low:,} to {high:,}",
         "networks per trial": str(trial.replicates),
-        "optimiser steps": f"{trial.training.steps:,} per network, {trial.training.batch_size} trials each",
+        "optimiser steps": f"{trained} per network, {trial.training.batch_size} trials each",
         "early stopping": _stopping(spec),
         "checkpoints analysed": f"{spec.checkpoints.best} best: {analyses or 'none'}",
     }
@@ -35,7 +36,7 @@ def facts(spec: SweepSpec, variants: Variants) -> dict[str, str]:
 
 
 def _stopping(spec: SweepSpec) -> str:
-    rule = stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
+    rule = spec.stopping_rule()
     if not isinstance(rule, Asha):
         return "none"
     rungs = ", ".join(f"{rung:,}" for rung in sorted(rule.rungs))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeps.planning.costs import Cost
 from sweeps.samplers import TpeSpec
-from sweeps.schedule import Asha, NeverStop, StoppingRule, stopping_rule
+from sweeps.schedule import Asha, NeverStop, StoppingRule
 from sweeps.spec import SweepSpec
 from wmcore.seeding import numpy_generator
 from wmcore.training.trial_spec import TrialSpec
@@ -56,12 +56,6 @@ class Fates:
         return 1 - self.seconds / self.without
 
 
-def trials_of(spec: SweepSpec) -> int:
-    """Trials of a sweep: its budget, or every cell if there are fewer."""
-    cells = spec.search.space.size()
-    return spec.search.budget if cells is None else min(cells, spec.search.budget)
-
-
 def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int, gap: float = 0.0) -> Fates:
     """Plays sweeps of random trials.
 
@@ -73,10 +67,10 @@ def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int
         at_once: trials that are trained at a time.
         gap: seconds from the end of a trial to the start of the next in its place.
     """
-    rule = _rule(spec)
+    rule = spec.stopping_rule()
     rungs = sorted(rule.rungs) if isinstance(rule, Asha) else []
     courses = [course(trial, cost, rungs) for trial, cost in trials]
-    count, generator = trials_of(spec), numpy_generator(0, "plan", "fates")
+    count, generator = spec.search.most_trials, numpy_generator(0, "plan", "fates")
     played = min(count, MOST_TRIALS)
     found = []
     for _ in range(min(max(FEWEST_SWEEPS, PLAYED_TRIALS // played), MOST_SWEEPS)):
@@ -85,7 +79,7 @@ def play(spec: SweepSpec, trials: Sequence[tuple[TrialSpec, Cost]], at_once: int
         quality = generator.normal(size=(played, 1))
         values = np.sqrt(shared) * quality + np.sqrt(1 - shared) * generator.normal(size=(played, len(rungs)))
         batch = _batch(spec)
-        seconds, steps = _sweep(chosen, values, _rule(spec), at_once, batch, gap)
+        seconds, steps = _sweep(chosen, values, spec.stopping_rule(), at_once, batch, gap)
         found.append((seconds, _sweep(chosen, values, NeverStop(), at_once, batch, gap)[0], steps / played))
     walls = np.array(found)
     return Fates(walls[:, 0] * count / played, walls[:, 1] * count / played, walls[:, 2])
@@ -98,10 +92,6 @@ def course(trial: TrialSpec, cost: Cost, rungs: Sequence[int]) -> Course:
     return Course(
         tuple((step, cost.until(trial, step)) for step in met if step < steps), cost.until(trial, steps), steps
     )
-
-
-def _rule(spec: SweepSpec) -> StoppingRule:
-    return stopping_rule(spec.search.scheduler, spec.search.leading, spec.trial.training.steps)
 
 
 def _batch(spec: SweepSpec) -> int:

@@ -17,7 +17,6 @@ from sweeps.cluster import check_cluster, connected, slots
 from sweeps.folder import stimuli_folder
 from sweeps.native_output import stderr_in
 from sweeps.planning.costs import Cost, mean_of
-from sweeps.planning.fates import trials_of
 from sweeps.planning.measure import Analysed, StimulusCost
 from sweeps.planning.prober import gather, probers
 from sweeps.planning.stand_in import Missing, provide_banks
@@ -99,7 +98,7 @@ def probe(spec: SweepSpec, variants: Variants, storage: Path, say: Say, address:
 def _probe(
     spec: SweepSpec, variants: Variants, storage: Path, folder: Path, say: Say, ray_seconds: float, load: float
 ) -> Probe:
-    cpus, at_once = max(1, int(ray.cluster_resources().get("CPU", 1))), min(slots(spec), trials_of(spec))
+    cpus, at_once = max(1, int(ray.cluster_resources().get("CPU", 1))), min(slots(spec), spec.search.most_trials)
     say("Writing random features in place of those that are not made yet")
     stimuli = folder / "stimuli"
     missing = provide_banks(stimulus_specs(spec), stimuli_folder(storage), stimuli)

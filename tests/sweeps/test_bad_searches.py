@@ -799,7 +799,7 @@ def test_an_earlier_sweep_that_does_not_fit_is_told_with_its_line(tmp_path, caps
     earlier = new_folder(small_sweep(), tmp_path / "runs")
     misspelt = earlier.with_name(earlier.name + "s")
     for named, says in (
-        (earlier, (f"search.warm_start.sweep is '{earlier}'", "trained for 40 steps and this sweep for 3000")),
+        (earlier, (f"search.warm_start.sweep is '{earlier}'", "has no ended trial at a point of this space")),
         (misspelt, (f"search.warm_start.sweep is '{misspelt}'", f"Did you mean {earlier.name}?")),
     ):
         assert_refused(Bad("earlier", warm(f"{{sweep: {named}}}"), 20, says), tmp_path, capsys)

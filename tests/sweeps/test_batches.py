@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,13 @@ def test_nothing_waits_without_batches(tmp_path, kind):
     book = new_book(tmp_path, **{"search.sampler": {"kind": kind, "seed": 1}})
     assert [book.next_trial() is not None for _ in range(15)] == [True] * 14 + [False]
     assert not book.waits
+
+
+def test_batches_cost_no_memory(tmp_path):
+    """Where they begin is computed: a sweep may be given a million trials and end with its space."""
+    book = new_book(tmp_path, **{"search.trials": 1_000_000})
+    tracemalloc.start()
+    assert book.next_trial() is not None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000

@@ -17,6 +17,9 @@ from sweeps.tune_adapters import BookCallback, BookScheduler, BookSearcher
 from tests.fixtures.sweeps import evaluation, final, new_folder, report, small_sweep, train
 from wmcore.training.trial_spec import TrialSpec
 
+LR = {"loguniform": [1.0e-4, 3.0e-2]}
+SMALL_CELLS = {"choice": ["vanilla", "gru"]}
+
 
 class Recorder:
     """Notes what it hears, and what the ledger's file said by then."""
@@ -179,6 +182,36 @@ def test_after_a_restart_unfinished_trials_come_first_and_nothing_else_changes(t
     again.started(ids[2])
     report(again, ids[2], 10, 0.1)
     assert again.ledger.trials[ids[2]].state == "pruned"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"training.steps": {"choice": [200, 600]}},
+        {"training.steps": {"choice": [200, 600], "when": {"model.cell": "gru"}}, "model.cell": SMALL_CELLS},
+        {"training": {"choice": [{"steps": 200, "batch_size": 8}, {"steps": 600, "batch_size": 8}]}},
+    ],
+)
+def test_rungs_reach_up_to_the_longest_trials(tmp_path, steps):
+    """However many steps the trial itself names, which no variant may have."""
+    space = {**steps, "training.optimizer.lr": LR} if "training" not in steps else {**steps, "model.cell": SMALL_CELLS}
+    changes = {"search.space": space, "search.scheduler": {"kind": "asha", "grace": 20, "reduction": 3}}
+    assert sorted(new_book(tmp_path, **changes).rule.rungs) == [20, 60, 180, 540]
+
+
+def test_a_rung_holds_shorter_trials_that_end_there(tmp_path):
+    """As it does after a restart."""
+    space = {"training.steps": {"choice": [40, 160]}, "training.optimizer.lr": LR}
+    changes = {"search.space": space, "search.scheduler": {"kind": "asha", "grace": 20, "reduction": 2}}
+    book = new_book(tmp_path, **changes, **{"search.trials": 6})
+    short = next(
+        config["trial_id"]
+        for config in iter(book.next_trial, None)
+        if book.ledger.trials[config["trial_id"]].point["training.steps"] == 40
+    )
+    assert train(book, short, [0.5, 0.6, 0.7, 0.8]) == "finished"
+    assert book.rule.rungs == {20: {short: 0.6}, 40: {short: 0.8}, 80: {}}
+    assert Bookkeeper(book.spec, book.folder, book.stimuli, []).rule.rungs == book.rule.rungs
 
 
 class TestAdapters:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from sweeps import driver
 from sweeps.bookkeeper import Bookkeeper
 from sweeps.folder import checkpoints_of, open_folder, read_folder
 from sweeps.ledger import Ledger
@@ -113,7 +118,7 @@ def test_only_failures_are_retried(tmp_path):
         (checkpoints_of(book.folder, trial_id).at(10)).mkdir(parents=True)
     assert identity(book) == "3 = 1 finished + 0 pruned + 2 failed + 0 pending"
 
-    assert retry_failed(book.folder, book.ledger) == 2
+    assert len(retry_failed(book.folder, book.ledger)) == 2
     assert identity(book) == "3 = 1 finished + 0 pruned + 0 failed + 2 pending"
     # What broke goes on from its last checkpoint; what diverged starts anew, and its checkpoints are kept aside.
     assert list(book.ledger.trials[broken].reports) == [10]
@@ -131,7 +136,30 @@ def test_only_failures_are_retried(tmp_path):
     train(again, diverged, [0.9, 0.9, 0.9, 0.9])
     assert identity(again) == "3 = 3 finished + 0 pruned + 0 failed + 0 pending"
     assert again.ledger.trials[diverged].failures == 1
-    assert retry_failed(again.folder, again.ledger) == 0
+    assert retry_failed(again.folder, again.ledger) == []
+
+
+@pytest.mark.parametrize("refused", ["--trials", "ray"])
+def test_what_is_refused_has_retried_nothing(tmp_path, monkeypatch, refused):
+    """A space that is used up, or a Ray that cannot be reached: the folder stays as it was."""
+    book = new_book(tmp_path)
+    trial_id = book.next_trial()["trial_id"]
+    report(book, trial_id, 10, 0.5, math.nan)
+    book.ledger.append("exhausted", reason="used up")
+    checkpoint = checkpoints_of(book.folder, trial_id).folder / "step_000000010"
+    checkpoint.mkdir(parents=True)
+    before = book.ledger.path.read_bytes()
+
+    def no_ray(address: str | None) -> None:
+        raise InputError("ray", "cannot be reached")
+
+    tracker = SimpleNamespace(wait_until_open=lambda: None)
+    monkeypatch.setattr(driver, "connected", no_ray)
+    monkeypatch.setattr(driver, "Tracker", lambda *_: nullcontext(tracker))
+    with pytest.raises(InputError, match=refused):
+        driver.resume_sweep(book.folder, Console(quiet=True), more=3 * (refused == "--trials"), retry=True)
+    assert book.ledger.path.read_bytes() == before
+    assert checkpoint.exists()
 
 
 def test_a_stop_is_not_lost_with_the_driver(tmp_path):
@@ -163,3 +191,9 @@ def test_seconds_go_on_after_a_restart(tmp_path):
     result = {"evaluation": evaluation(30, 0.9), "done": False, "notes": [], "seconds": 1.5}
     again.reported(trial_id, result)
     assert again.ledger.trials[trial_id].seconds == pytest.approx(2.5)
+
+
+def test_the_bound_on_trials_holds_for_more_of_them(tmp_path):
+    book = new_book(tmp_path)
+    with pytest.raises(InputError, match="must leave the sweep at most 1000000 trials, and it has 3"):
+        extended(book.spec, book.ledger, 10**9)

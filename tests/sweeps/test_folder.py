@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from sweeps import cli, driver
 from sweeps.folder import differences, driver_lock, open_folder, read_folder
+from sweeps.history import history_faults
 from sweeps.ledger import Ledger
 from sweeps.spec import SweepSpec
 from tests.fixtures.sweeps import SMALL, small_sweep
@@ -97,6 +99,34 @@ def test_a_spec_that_was_corrected_before_the_first_trial_is_taken(tmp_path):
     assert spec == corrected
     assert read_folder(folder)[0] == corrected
     assert [line["event"] for line in ledger.whole_lines()] == ["sweep", "sweep"]
+
+
+def test_where_a_begun_sweep_is_tracked_and_what_it_occupies_may_change(tmp_path):
+    """The remedy for a server that is gone."""
+    begun = small_sweep(tracking={"uri": "http://127.0.0.1:9"})
+    folder, _, ledger = open_folder(begun, tmp_path)
+    ledger.append("planned", number=0, trial_id="t", point={})
+    moved = small_sweep(**{"resources.cpu": 0.5})
+    _, spec, ledger = open_folder(moved, tmp_path)
+    assert spec == moved == read_folder(folder)[0]
+    assert list(ledger.trials) == ["t"]
+    assert [line["event"] for line in ledger.whole_lines()] == ["sweep", "planned", "changed"]
+    assert not history_faults(ledger.whole_lines())
+    open_folder(moved, tmp_path)
+    assert len(list(Ledger(ledger.path).whole_lines())) == 3
+    with pytest.raises(InputError, match=r"another spec \(trial.seed: 3 -> 4\)"):
+        open_folder(small_sweep(**{"trial.seed": 4}), tmp_path)
+
+
+def test_a_server_that_cannot_be_reached_is_said_before_ray_starts(monkeypatch, tmp_path):
+    def unreachable() -> None:
+        raise InputError("tracking.uri", "cannot be used by MLflow")
+
+    tracker = SimpleNamespace(wait_until_open=unreachable)
+    monkeypatch.setattr(driver, "connected", lambda address: pytest.fail("Ray was started"))
+    monkeypatch.setattr(driver, "Tracker", lambda *_: nullcontext(tracker))
+    with pytest.raises(InputError, match="cannot be used by MLflow"):
+        driver.run_sweep(small_sweep(tracking={"uri": "http://127.0.0.1:9"}), tmp_path, Console(quiet=True))
 
 
 def test_differences_name_every_path():

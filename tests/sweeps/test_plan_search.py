@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweeps.planning.costs import Cost, Costs
-from sweeps.planning.fates import Fates, course, play, trials_of
+from sweeps.planning.fates import Fates, course, play
 from sweeps.planning.variants import FAR_APART, Variant, spread_out, variants_of
 from tests.fixtures.sweeps import small_sweep
 
@@ -94,8 +94,8 @@ def test_it_says_the_same_twice():
 
 def test_a_space_of_cells_ends_the_search():
     cells = {"model.cell": {"choice": ["vanilla", "gru"]}}
-    assert trials_of(small_sweep(**{"search.space": cells, "search.trials": 9})) == 2
-    assert trials_of(small_sweep(**{"search.trials": 9})) == 9
+    assert small_sweep(**{"search.space": cells, "search.trials": 9}).search.most_trials == 2
+    assert small_sweep(**{"search.trials": 9}).search.most_trials == 9
 
 
 SIZES = {"model.cell": {"choice": ["vanilla", "gru"]}, "model.hidden_size": {"choice": [8, 16, 512]}}

@@ -101,6 +101,8 @@ def test_more_trials_and_failed_ones_again(tmp_path, ray_folder):
     assert table(ledger) == table(expected)
     assert [trial.failures for trial in ledger.in_order()] == [1, 1, 0, 0]
     after = runs()
+    tags = [name for run in child_runs(store, sweep.spec.name) for name in run.data.tags]
+    assert not [name for name in tags if name.startswith(("wmsweep.reason", "wmsweep.divergence"))]
     assert {trial_id: after[trial_id] for trial_id in (killed, healthy)} == {
         trial_id: before[trial_id] for trial_id in (killed, healthy)
     }

@@ -242,3 +242,15 @@ def test_a_resume_anywhere_in_a_small_space_changes_nothing(tmp_path, sampler):
         for _ in range(len(killed.ledger.trials)):
             killed.next_trial()  # those that are unfinished come first
     assert [trial.point for trial in killed.ledger.in_order()] == points
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "nsga2"])
+def test_the_ledger_is_right_where_the_sampler_would_suggest_another_point(tmp_path, sampler):
+    """As after an update of Optuna."""
+    book = new_book(tmp_path, **{"search.sampler": SAMPLERS[sampler][0], "search.space": NUMBERS, "search.trials": 8})
+    for config in iter(book.next_trial, None):
+        train(book, config["trial_id"], [0.6] * 4)
+    records = Ledger(book.ledger.path).in_order()
+    records[3].point["model.hidden_size"] = 40 - records[3].point["model.hidden_size"]
+    rebuilt = Study(book.spec.search, records)
+    assert [rebuilt.space.decode(trial.params) for trial in rebuilt.own_trials()] == [trial.point for trial in records]

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from sweeps.banks import stimulus_specs
 from sweeps.loading import load_sweep
 from sweeps.nearest import nearest
 from sweeps.spec import SweepSpec
+from tests.fixtures.sweeps import small_sweep
 from wmcore.errors import InputError
 
 GOOD = Path(__file__).with_name("good.yaml").read_text(encoding="utf-8")
@@ -268,3 +270,8 @@ def test_a_path_inside_a_searched_mapping_comes_after_it(tmp_path):
 def test_where_a_path_is_not_searched_the_trial_keeps_its_own_value(sweep):
     trial = sweep.trial_for({"model.cell": "vanilla", "training.optimizer.lr": 0.002})
     assert trial.model.dropout == sweep.trial.model.dropout
+
+
+def test_the_number_of_trials_has_a_bound():
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        small_sweep(**{"search.trials": 1_000_001})

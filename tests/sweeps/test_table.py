@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from sweeps.ledger import Ledger
 from sweeps.mechanism import chosen_trials
 from sweeps.overview import best_so_far, divergences, has_ended, lines, summary, time_left, trials_in_the_end
 from sweeps.table import Score, baselines, digits, note, ranked, variants
@@ -23,7 +24,7 @@ from tests.fixtures.ledgers import (
     train,
     varied_sweep,
 )
-from tests.fixtures.sweeps import small_sweep
+from tests.fixtures.sweeps import new_folder, small_sweep
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,13 @@ class TestLines:
         ledger.append("exhausted", reason="nothing is new")
         assert (trials_in_the_end(spec, ledger), has_ended(spec, ledger), time_left(spec, ledger)) == (1, True, 0.0)
         assert summary(spec, ledger).startswith("1 of 5 trials, and the space holds no more: 1 finished")
+
+    def test_trials_that_cannot_be_are_not_counted(self, tmp_path):
+        """A space of two cells, before the driver has seen that it is used up."""
+        spec = small_sweep(**{"search.space": {"model.cell": {"choice": ["gru", "lstm"]}}, "search.trials": 500})
+        ledger = Ledger(new_folder(spec, tmp_path) / "ledger.jsonl")
+        assert trials_in_the_end(spec, ledger) == 2
+        assert summary(spec, ledger).startswith("0 of 2 trials: ")
 
     def test_time_left_divides_by_what_runs_at_once(self, two, varied):
         # 9: 20 steps at 0.5 s; 10: 30 at 0.5 s; 11: the mean of seven at 20 s and one that failed after 10 s. Two run.

@@ -236,13 +236,61 @@ def test_a_trial_that_starts_anew_has_a_curve_of_its_own(server, tmp_path):
         report(book, trial_id, 20, 0.5)
     silent = Bookkeeper(spec, folder, folder, [])
     report(silent, trial_id, 30, 0.5, math.nan)
-    assert retry_failed(folder, silent.ledger) == 1
+    assert len(retry_failed(folder, silent.ledger)) == 1
     with Tracker(spec, folder) as tracker:
         train(Bookkeeper(spec, folder, folder, [tracker]), trial_id, [0.6, 0.7, 0.8, 0.9])
     store = MlflowClient(server)
     (run,) = child_runs(store, "anew")
     assert steps(store, run) == [10, 20, 30, 40]
     assert run.info.status == "FINISHED"
+
+
+def test_the_sweeps_run_says_what_the_sweep_is_now(server, tmp_path):
+    """Its spec was corrected before the first trial; later it was extended, and its trials got another share."""
+    store = MlflowClient(server)
+
+    def opened(**changes) -> Run:
+        spec, folder = sharing("corrected", tmp_path, server, **changes)
+        with Tracker(spec, folder) as tracker:
+            tracker.wait_until_open()
+        experiment = store.get_experiment_by_name("corrected")
+        assert experiment is not None
+        (run,) = (run for run in store.search_runs([experiment.experiment_id]) if TRIAL not in run.data.tags)
+        return run
+
+    opened(**{"trial.training.batch_size": 4})
+    corrected = opened()
+    assert corrected.data.params["trial.training.batch_size"] == "8"
+    assert corrected.data.tags["wmsweep.search.trials"] == "5"
+    assert corrected.data.tags["wmsweep.resources.cpu"] == "1.0"
+    again = opened(**{"search.trials": 7, "resources.cpu": 0.5})
+    assert again.info.run_id == corrected.info.run_id
+    assert again.data.tags["wmsweep.search.trials"] == "7"
+    assert again.data.tags["wmsweep.resources.cpu"] == "0.5"
+
+
+def test_a_retry_that_succeeds_leaves_no_reason_behind(server, tmp_path):
+    """Two failed: one broke, of one some replicates were silent when it did."""
+    spec, folder = sharing("retried", tmp_path, server)
+    with Tracker(spec, folder) as tracker:
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        ids = [book.next_trial()["trial_id"] for _ in range(2)]
+        report(book, ids[0], 10, 0.5)
+        book.failed(ids[0], "the worker died")
+        book.failed(ids[1], "the worker died", {"silent": 1})
+    store = MlflowClient(server)
+    failed = {run.data.tags[TRIAL]: run for run in child_runs(store, "retried")}
+    assert {"wmsweep.reason", "wmsweep.divergence.silent"} <= set(failed[ids[1]].data.tags)
+    with Tracker(spec, folder) as tracker:
+        tracker.retried(retry_failed(folder, book.ledger))
+        book = Bookkeeper(spec, folder, folder, [tracker])
+        for trial_id in ids:
+            train(book, trial_id, [0.5, 0.6, 0.7, 0.8])
+    after = {run.data.tags[TRIAL]: run for run in child_runs(store, "retried")}
+    for trial_id in ids:
+        assert after[trial_id].info.run_id == failed[trial_id].info.run_id
+        assert after[trial_id].data.tags["wmsweep.state"] == "finished"
+        assert not [name for name in after[trial_id].data.tags if name.startswith(("wmsweep.reason", "wmsweep.div"))]
 
 
 def test_a_reused_trial_that_was_begun_here_has_each_step_once(server, tmp_path, monkeypatch):

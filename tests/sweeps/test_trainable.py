@@ -80,6 +80,47 @@ def test_changes_of_stage_are_in_the_ledger_once(book: Bookkeeper, worker: Worke
     assert [metrics["train/stage"] for metrics in trial.reports.values()] == [1.0, 2.0, 3.0, 3.0]
 
 
+def test_a_ledger_that_is_older_than_the_checkpoints_gets_every_report(book: Bookkeeper, worker: Worker) -> None:
+    """Its end was lost, as with a copy of yesterday; the worker had written two checkpoints more."""
+    config = book.next_trial()
+    assert config is not None
+    first = worker(config)
+    book.started(config["trial_id"])
+    book.reported(config["trial_id"], step(first))
+    whole = [step(first) for _ in range(2)]
+    first.cleanup()
+
+    again = Bookkeeper(book.spec, book.folder, book.stimuli, [])
+    config = again.next_trial()
+    assert config is not None
+    second = worker(config)
+    trial = again.ledger.trials[config["trial_id"]]
+    again.started(trial.trial_id)
+    told = []
+    while not trial.ended:
+        told.append(step(second))
+        again.reported(trial.trial_id, told[-1])
+    second.cleanup()
+    assert [report["evaluation"] for report in told[:2]] == [report["evaluation"] for report in whole]
+    assert list(Ledger(book.ledger.path).trials[trial.trial_id].reports) == [10, 20, 30, 40]
+    assert [report["done"] for report in told] == [False, False, True]
+    assert trial.notes == NOTES
+
+
+def test_a_checkpoint_of_the_last_step_is_reported_before_the_end(book: Bookkeeper, worker: Worker) -> None:
+    config = book.next_trial()
+    assert config is not None
+    first = worker(config)
+    for _ in range(4):
+        step(first)
+    first.cleanup()
+    second = worker(config)
+    told = [step(second) for _ in range(4)]
+    second.cleanup()
+    assert [report["evaluation"]["step"] for report in told] == [10, 20, 30, 40]
+    assert ["final" in report for report in told] == [False, False, False, True]
+
+
 def test_an_actor_keeps_the_tasks_of_the_trial_before(book: Bookkeeper, worker: Worker) -> None:
     one, other = book.next_trial(), book.next_trial()
     assert one is not None
