@@ -184,7 +184,6 @@ class Bookkeeper:
         trial = self.ledger.trials[trial_id]
         if trial.ended:
             return
-        # A trial that reports an evaluation again repeats what it said with it.
         for text in result["notes"]:
             self._note(trial, text)
         # A trial that continues from a checkpoint reports it again, lest the first report was lost with a worker.
@@ -198,6 +197,7 @@ class Bookkeeper:
                 divergence=divergence,
                 seconds=seconds,
                 stops=trial_id in self._stopping,
+                entered=result.get("entered", {}),
             )
             for listener in self.listeners:
                 listener.reported(trial, evaluation["metrics"])

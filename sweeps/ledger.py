@@ -9,8 +9,9 @@ It is the record of a sweep; Ray's files and MLflow are views of it. At any time
     extended  trials                              the sweep has so many trials from now on
     planned   number, trial_id, point, attempt    a suggestion became a trial; attempt: of the sampler's model
     started   trial_id                            an actor took it
-    reported  trial_id, step, metrics, replicates, divergence, seconds, stops
-                                                  an evaluation; stops: early stopping ends the trial here
+    reported  trial_id, step, metrics, replicates, divergence, seconds, stops, entered
+                                                  an evaluation; stops: early stopping ends the trial here; entered:
+                                                  replicate -> stage of its curriculum that it goes on in from here
     pruned    trial_id, step                      early stopping has ended it
     finished  trial_id, step, result              trained to its end
     reused    trial_id, source, step, reports, result

@@ -51,8 +51,8 @@ class VariantTrainable(tune.Trainable):
             evaluation = self._timed(self.run.advance)
             self.run.save(self.checkpoints.folder)
         finished = self.run.finished and not self.again
-        notes = [*self.notes, *self._stage_changes(evaluation.step)]
-        report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": notes}
+        report: dict[str, Any] = {"evaluation": asdict(evaluation), "done": finished, "notes": self.notes}
+        report["entered"] = self._entered(evaluation.step)
         if finished:
             outcome = self._timed(self.run.finish)
             report["final"] = {
@@ -87,14 +87,10 @@ class VariantTrainable(tune.Trainable):
         run: TrainingRun | None = getattr(self, "run", None)
         return run.tasks if run is not None and run.trial.seed == trial.seed else {}
 
-    def _stage_changes(self, step: int) -> list[str]:
-        """What the curriculum did at the evaluation of a step."""
-        curriculum = self.run.trial.training.curriculum
-        return [
-            f"replicate {r} entered stage {progress.entered.index(step) + 2} of {len(curriculum.stages)} at step {step}"
-            for r, progress in zip(self.run.seeds, self.run.progress, strict=True)
-            if curriculum is not None and step in progress.entered
-        ]
+    def _entered(self, step: int) -> dict[str, int]:
+        """Replicate -> the stage of its curriculum, from 1, that it entered at the evaluation of a step."""
+        progress = zip(self.run.seeds, self.run.progress, strict=True)
+        return {str(r): own.entered.index(step) + 2 for r, own in progress if step in own.entered}
 
     def cleanup(self) -> None:
         self.lock.close()
