@@ -64,7 +64,8 @@ def _earlier_sweep_fits(spec: SweepSpec, source: YamlSource) -> None:
         read_prior(spec)
     except InputError as error:
         value = {"value": error.value} if error.has_value else {}
-        raise InputError(error.where, error.rule, remedy=error.remedy, source=place, **value) from error
+        found = source.place(error.where) if error.where.startswith("search.") else place
+        raise InputError(error.where, error.rule, remedy=error.remedy, source=found, **value) from error
 
 
 def summary(spec: SweepSpec) -> str:

@@ -201,6 +201,9 @@ def test_a_sweep_that_has_begun_is_loaded_without_the_earlier_one(tmp_path, earl
     file, storage = tmp_path / "warm.yaml", tmp_path / "warm"
     file.write_text(yaml.safe_dump(data))
     spec = load_sweep(file, storage=storage)
+    with pytest.raises(InputError) as caught:
+        load_sweep(file, ["search.warm_start.best=13", "search.trials=20"])
+    assert str(caught.value).startswith("--set: search.warm_start.best is 13, but it must be at most 12")
     ledger = Ledger(new_folder(spec, storage) / "ledger.jsonl")
     shutil.move(earlier.folder, tmp_path / "gone")
     with pytest.raises(InputError, match="must be the folder of an earlier sweep"):
