@@ -144,12 +144,6 @@ BAD = [
         ("trial.training.optimizer.kind is 'adan'", "it must be one of adam, adamw.", "Did you mean adam?"),
     ),
     Bad(
-        "an optimiser without its kind",
-        {OPTIMIZER: "{lr: 1e-3}"},
-        9,
-        ("trial.training.optimizer.kind is missing", "it must be one of adam, adamw."),
-    ),
-    Bad(
         "a field that the optimiser lacks",
         {OPTIMIZER: "{kind: adam, lr: 1e-3, momentum: 0.9}"},
         9,

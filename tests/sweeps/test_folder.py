@@ -81,7 +81,7 @@ def test_a_changed_spec_is_refused_with_the_difference(monkeypatch, spec_file, t
     folder, _, ledger = open_folder(small_sweep(), tmp_path)
     ledger.append("planned", number=0, trial_id="t", point={})
     before = (folder / "ledger.jsonl").read_bytes()
-    change = ["--set", "search.trials=6", "--set", "trial.training.optimizer={kind: adamw, lr: 0.5}"]
+    change = ["--set", "search.trials=6", "--set", "trial.training.optimizer.lr=0.5"]
     code = cli._run(["run", str(spec_file), "--storage", str(tmp_path), *change], debug=False)
     err = " ".join(capsys.readouterr().err.split())
     assert code == 2

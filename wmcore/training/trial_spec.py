@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import wmcore.models
 import wmcore.tasks
@@ -41,6 +42,12 @@ class TrainingSpec(Spec):
     Evaluations are of the trial's own task and model in any case."""
     divergence: DivergenceSpec = DivergenceSpec()
     """From where on a network counts as diverged."""
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _is_adamw_unless_it_says(cls, value: Any) -> Any:
+        """So that a learning rate alone can be given."""
+        return {"kind": "adamw", **value} if isinstance(value, Mapping) else value
 
 
 class EvaluationSpec(Spec):

@@ -62,3 +62,7 @@ def test_the_kind_is_part_of_the_identity_and_the_default_is_what_it_was() -> No
 def test_what_no_optimiser_has_is_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError, match="optimizer"):
         TrainingSpec.parse({"optimizer": wrong})
+
+
+def test_a_learning_rate_alone_is_that_of_adamw() -> None:
+    assert TrainingSpec.parse({"optimizer": {"lr": 0.01}}).optimizer == AdamWSpec(lr=0.01)
