@@ -83,7 +83,7 @@ BAD = [
         "a word for a number",
         {"trials: 12": "trials: twelve"},
         19,
-        ("search.trials is 'twelve'", "must be an integer of at least 1 or null."),
+        ("search.trials is 'twelve'", "must be an integer of at least 1 and at most 1000000 or null."),
     ),
     Bad(
         "a fraction for an integer",

@@ -85,9 +85,10 @@ def test_the_page_says_what_its_figures_are(page):
 
 def test_its_figures_are_there_with_captions(page):
     text = words(page)
-    assert re.findall(r'src="files/(\w+)\.png"', text)[:4] == [
+    assert re.findall(r'src="files/(\w+)\.png"', text)[:5] == [
         "pareto",
         "learning_curves",
+        "training_history",
         "search_space",
         "best_by_metric",
     ]
