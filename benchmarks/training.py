@@ -7,22 +7,16 @@ update. The plain loop makes its trials one after the other in Python and takes 
 each length; the engine draws them at once and takes one padded batch with one step. ``--per-length`` trials of each
 length make an update of both.
 
-Two comparisons: on one core, one network after the other; and on this machine as it is used, where the engine trains
-as many networks at once as there are cores, with one thread each, and the plain loop trains one with all threads. The
-sides take turns, so that what else the machine does falls on both; medians, and ratios. No test asserts a time.
+One core, one thread. The sides take turns, so that what else the machine does falls on both; medians, and ratios. No
+test asserts a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -119,19 +113,10 @@ def engine(per_length: int, updates: int) -> Callable[[int], None]:
     return train
 
 
-_TRAINING: dict[str, Callable[[int], None]] = {}
-"""What this process trains; it goes on from measurement to measurement."""
-
-
-def measure(side: str, per_length: int, updates: int, threads: int) -> float:
-    """Seconds per update, in this process."""
-    torch.set_num_threads(threads)
-    if side not in _TRAINING:
-        _TRAINING[side] = engine(per_length, updates) if side == "engine" else plain_loop(per_length)
-        _TRAINING[side](updates)
-    torch.set_num_threads(threads)
+def seconds(train: Callable[[int], None], updates: int) -> float:
+    """Of one update."""
     began = time.perf_counter()
-    _TRAINING[side](updates)
+    train(updates)
     return (time.perf_counter() - began) / updates
 
 
@@ -140,38 +125,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=100, help="of each measurement")
     parser.add_argument("--per-length", type=int, default=21, help="trials of each length in an update")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with ExitStack() as stack:
-        spawn = get_context("spawn")
-        pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for _ in range(cores)]
-
-        def rate(side: str, threads: int, networks: int) -> float:
-            """Updates per second of all networks together."""
-            jobs = [pool.submit(measure, side, given.per_length, given.updates, threads) for pool in pools[:networks]]
-            return sum(1 / job.result() for job in jobs)
-
-        for _ in range(given.rounds):
-            rates["one core", "plain"].append(rate("plain", 1, 1))
-            rates["one core", "engine"].append(rate("engine", 1, 1))
-            rates["machine", "plain"].append(rate("plain", cores, 1))
-            rates["machine", "engine"].append(rate("engine", 1, cores))
-    table = Table("cores", "loop", "networks x threads", "updates/s", "trials/s", "against plain")
-    used = {("one core", "plain"): (1, 1), ("one core", "engine"): (1, 1)}
-    used |= {("machine", "plain"): (1, cores), ("machine", "engine"): (cores, 1)}
-    for (where, side), found in rates.items():
-        median, networks = statistics.median(found), used[where, side]
-        ratios = [mine / other for mine, other in zip(found, rates[where, "plain"], strict=True)]
-        table.add_row(
-            f"1 of {cores}" if where == "one core" else f"all {cores}",
-            "plain" if side == "plain" else "wmsweep",
-            f"{networks[0]} x {networks[1]}",
-            f"{median:.1f}",
-            f"{median * given.per_length * len(LENGTHS):,.0f}",
-            f"{statistics.median(ratios):.2f}x",
-        )
+    torch.set_num_threads(1)
+    sides = {"plain": plain_loop(given.per_length), "wmsweep": engine(given.per_length, given.updates)}
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(given.rounds + 1):
+        for side, train in sides.items():
+            taken = seconds(train, given.updates)
+            if number:  # the first round warms up
+                found[side].append(taken)
+    table = Table("loop", "optimiser steps per update", "updates/s", "trials/s", "against plain")
+    for side, taken in found.items():
+        rate = 1 / statistics.median(taken)
+        ratio = statistics.median(plain / own for plain, own in zip(found["plain"], taken, strict=True))
+        steps = len(LENGTHS) if side == "plain" else 1
+        trials = rate * given.per_length * len(LENGTHS)
+        table.add_row(side, str(steps), f"{rate:.1f}", f"{trials:,.0f}", f"{ratio:.2f}x")
     Console().print(table)
 
 
