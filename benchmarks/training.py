@@ -5,7 +5,7 @@
 Both train the same GRU (128 units, linear readout, Adam, gradient norm clipped) on as many trials of each length per
 update. The plain loop makes its trials one after the other in Python and takes a batch, with an optimiser step, for
 each length; the engine draws them at once and takes one padded batch with one step. ``--per-length`` trials of each
-length make an update of both.
+length make an update of both: trials per second compare equal work, whatever counts as a step.
 
 One core, one thread. The sides take turns, so that what else the machine does falls on both; medians, and ratios. No
 test asserts a time.
