@@ -76,6 +76,7 @@ def learning_curves(
         _replicate_curves(panel, groups[trial], replicates.loc[replicates["trial"] == trial], baselines)
         panel.set(xlabel="optimiser steps", ylabel=metric.replace("_", " ") if i == 0 else "")
         panel.tick_params(labelleft=i == 0)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # shared with the axes above
     figure.legend(*_once(figure), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
