@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,18 @@ class TaskSpec(Spec, ABC):
     @abstractmethod
     def output_size(self) -> int:
         """C, number of output channels that a model must have."""
+
+    def check_stage(self, stage: Self, where: str) -> None:
+        """Refuses a stage of training from which the network would learn what this task's splits hold out of it. A task
+        whose training can be told apart from its other splits by its stimuli alone has nothing to refuse.
+
+        Args:
+            stage: the task of the stage; its stimuli, inputs and outputs are those of this one.
+            where: field path of the stage's task, for errors.
+
+        Raises:
+            InputError: names the field that lets it through.
+        """
 
     @abstractmethod
     def build(self, stimuli: Path | None = None) -> Task:

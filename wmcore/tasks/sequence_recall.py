@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -130,6 +130,10 @@ class SequenceRecallSpec(TaskSpec):
         """A duration in steps."""
         return round(duration_ms / self.dt_ms)
 
+    def longest_delay(self) -> int:
+        """Steps of the longest delay in training."""
+        return self.steps(self.longest_delay_ms or self.delay_ms)
+
     def longer_length(self) -> int | None:
         """One item more than trained; None where cues, items or the number of lists do not allow it."""
         length = self.lengths[-1] + 1
@@ -160,6 +164,29 @@ class SequenceRecallSpec(TaskSpec):
         if self.longer_length() is not None:
             found["longer_lists"] = "lists of one item more than was trained"
         return found | {"neutral": "all lists, each equally often as far as the trials allow (for analyses)"}
+
+    def check_stage(  # pyright: ignore[reportIncompatibleMethodOverride] - a stage has the task's kind
+        self, stage: Self, where: str
+    ) -> None:
+        """Lists that are held out, longer lists and longer delays stay new to a network whatever its stages are."""
+        if self.select_share + self.test_share > 0:
+            for name in ("replacement", "select_share", "test_share"):
+                if (value := getattr(stage, name)) != (own := getattr(self, name)):
+                    rule = f"must be what the trial's task has ({own}): it decides which lists no stage may show"
+                    raise InputError(f"{where}.{name}", rule, value=value, remedy="Set it in trial.task alone.")
+        longer = self.longer_length()
+        if longer in stage.lengths:
+            rule = f"must leave out {longer}, which is the length of the trial's split longer_lists"
+            remedy = "Add it to trial.task.lengths, or lower trial.task.cue_channels: there is then no such split."
+            raise InputError(f"{where}.lengths", rule, value=stage.lengths, remedy=remedy)
+        if stage.longest_delay() > self.longest_delay():
+            name = "delay_ms" if stage.longest_delay_ms is None else "longest_delay_ms"
+            rule = (
+                f"must not make delays longer than those of the trial's task ({self.longest_delay()} steps), and one "
+                f"takes up to {stage.longest_delay()}: its split longer_delays is twice as long as the longest trained"
+            )
+            remedy = "Set longest_delay_ms in trial.task."
+            raise InputError(f"{where}.{name}", rule, value=getattr(stage, name), remedy=remedy)
 
     def split_names(self) -> tuple[str, ...]:
         return tuple(self.splits())
@@ -237,7 +264,7 @@ class SequenceRecall(Task):
     def _delays(self, size: int, split: str, generator: torch.Generator) -> Tensor:
         """(B,) steps."""
         shortest = self.spec.steps(self.spec.delay_ms)
-        longest = self.spec.steps(self.spec.longest_delay_ms or self.spec.delay_ms)
+        longest = self.spec.longest_delay()
         if split == "longer_delays":
             return torch.full((size,), 2 * longest)
         return torch.randint(shortest, longest + 1, (size,), generator=generator)

@@ -84,6 +84,7 @@ def check_curriculum(trial: TrialSpec) -> None:
     for index, stage in enumerate(stages):
         where = f"{_AT}.stages.{index}.set"
         _same_ports(trial.task, stage.task, where, curriculum.stages[index].set)
+        trial.task.check_stage(stage.task, f"{where}.task")
         _same_parameters(trial, stage, where, curriculum.stages[index].set)
     _stages_differ(stages, curriculum)
     _can_be_judged(stages, curriculum)

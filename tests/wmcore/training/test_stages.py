@@ -115,6 +115,52 @@ def test_rules_that_cannot_be_met_are_refused(advance: dict[str, Any], message: 
         staged(*LAGS, advance=advance)
 
 
+def recall(task: dict[str, Any], stage: dict[str, Any]) -> TrialSpec:
+    """Serial recall with a first stage of its own, then the trial's task."""
+    curriculum = {"stages": [{"set": stage}, {}], "advance": RULE}
+    return TrialSpec.parse(
+        {
+            "task": {"kind": "sequence_recall", "items": 5, "lengths": [2, 3], **task},
+            "model": {"kind": "rnn", "cell": "gru", "hidden_size": 8, "trunk_size": None},
+            "training": {"steps": 25, "curriculum": curriculum},
+            "evaluation": {"every_steps": 10},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"task.test_share": 0}, r"test_share is 0\.0.*what the trial's task has \(0\.1\).*in trial\.task alone"),
+        ({"task.select_share": 0.2}, r"select_share is 0\.2.*what the trial's task has \(0\.1\)"),
+        ({"task.replacement": True}, r"replacement is True.*what the trial's task has \(False\)"),
+        ({"task.lengths": [3, 4]}, r"lengths is \(3, 4\).*must leave out 4.*split longer_lists"),
+        ({"task.delay_ms": 1100}, r"delay_ms is 1100\.0.*longer than.*\(10 steps\).*up to 11.*split longer_delays"),
+        ({"task.longest_delay_ms": 1500}, r"longest_delay_ms is 1500\.0.*\(10 steps\).*up to 15"),
+        ({"task.dt_ms": 50}, r"delay_ms is 1000\.0.*\(10 steps\).*up to 20"),
+    ],
+)
+def test_a_stage_may_not_show_what_the_trials_task_holds_out(stage: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=rf"training\.curriculum\.stages\.0\.set\.task\.{message}"):
+        recall({}, stage)
+
+
+@pytest.mark.parametrize("stage", [{"task.lengths": [2]}, {"task.lengths": [3]}, {"task.delay_ms": 500}])
+def test_no_stage_that_is_allowed_trains_on_a_list_that_is_held_out(stage: dict[str, Any]) -> None:
+    trial = recall({"longest_delay_ms": 1200}, stage)
+    own = trial.task.build()
+    held_out = own.sample(2000, torch.Generator().manual_seed(0), "test").conditions["sequence"].unique()
+    for task in stages_of(trial):
+        shown = task.task.build().sample(2000, torch.Generator().manual_seed(1), "train").conditions["sequence"]
+        assert not torch.isin(shown, held_out).any()
+
+
+def test_stages_of_a_task_that_holds_nothing_out_are_free() -> None:
+    nothing = {"select_share": 0, "test_share": 0, "cue_channels": 3}
+    recall(nothing, {"task.replacement": True, "task.lengths": [2]})
+    recall({**nothing, "cue_channels": 4, "lengths": [2, 3, 4]}, {"task.test_share": 0.1})
+
+
 def test_a_threshold_of_what_is_no_share_has_no_bounds() -> None:
     staged(*LAGS, advance={"metric": "d_prime", "threshold": 2.5})
 
