@@ -315,6 +315,25 @@ def test_no_held_out_list_is_ever_trained_and_every_pair_of_item_and_rank_is() -
         assert len(pairs) == 8 * length
 
 
+@pytest.mark.parametrize(("select", "test"), [(0.1, 0.1), (0.1, 0.0), (0.0, 0.1), (0.0, 0.0)])
+def test_every_split_says_which_lists_it_holds(select: float, test: float) -> None:
+    """The text of a split begins with its pool; equal pools have equal texts."""
+    spec = SequenceRecallSpec(items=4, lengths=(2, 3), select_share=select, test_share=test)
+    task = spec.build()
+    lists = spec.lists()
+    held_out = select + test > 0
+    pools = {
+        "training lists" if held_out else "all lists": lists.kept_for == TRAIN,
+        "lists kept for selection": lists.kept_for == SELECT,
+        "lists kept for the test": lists.kept_for == TEST,
+    }
+    for split, text in task.splits.items():
+        if split not in ("longer_lists", "neutral"):
+            pool = next(rows for name, rows in pools.items() if text.startswith(name))
+            ids = task.sample(2000, source(), split).conditions["sequence"].unique()
+            assert torch.equal(ids, lists.prefixes[pool, -1].sort().values), split
+
+
 def test_which_lists_are_held_out_is_fixed_for_good() -> None:
     """A golden: a checkpoint that was trained on one split must never meet another one."""
     lists = SequenceRecallSpec().lists()

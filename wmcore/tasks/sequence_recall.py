@@ -153,14 +153,15 @@ class SequenceRecallSpec(TaskSpec):
         """Split name -> what it holds."""
         held_out = self.select_share + self.test_share > 0
         lists = "training lists" if held_out else "all lists"
+        tested = "lists kept for the test" if self.test_share else lists
         found = {
             "train": lists,
             "select": "lists kept for selection" if self.select_share else lists,
-            "test": "lists kept for the test" if self.test_share else lists,
+            "test": tested,
         }
         if held_out:
             found["test_seen"] = "training lists in fresh trials"
-        found["longer_delays"] = "test lists, held twice as long as the longest delay that was trained"
+        found["longer_delays"] = f"{tested}, held twice as long as the longest delay that was trained"
         if self.longer_length() is not None:
             found["longer_lists"] = "lists of one item more than was trained"
         return found | {"neutral": "all lists, each equally often as far as the trials allow (for analyses)"}
