@@ -59,3 +59,16 @@ def test_a_second_derivative_is_refused(layer):
     (first,) = torch.autograd.grad(gru(layer, u, drawn(2, B, H)).square().sum(), [u], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def test_states_cannot_be_changed_in_place(layer):
+    states = gru(layer, drawn(1, B, T, D), drawn(2, B, H))
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        states.mul_(2)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_mixed_types_are_refused_rather_than_rounded(layer, autocast):
+    u, h = drawn(1, B, T, D).bfloat16(), drawn(2, B, H).float()
+    with torch.autocast("cpu", enabled=autocast), pytest.raises(RuntimeError, match="dtype"):
+        gru(layer.float(), u, h)

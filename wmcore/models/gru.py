@@ -17,7 +17,14 @@ from torch.autograd.function import once_differentiable
 
 
 def gru(layer: nn.GRU, u: Tensor, h: Tensor) -> Tensor:
-    """(B, T, H) states of a layer (one layer, one direction, batch first) for (B, T, D) inputs from (B, H) states."""
+    """(B, T, H) states of a layer (one layer, one direction, batch first) for (B, T, D) inputs from (B, H) states.
+
+    Not for autocast: inputs and weights must be of one type, which is that of the states. The backward pass needs the
+    states that it gives, so that torch forbids changing them in place: clone them first.
+
+    Raises:
+        RuntimeError: inputs and weights are of different types.
+    """
     weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
     return _GRU.apply(u.transpose(0, 1), h, *weights).transpose(0, 1)  # pyright: ignore[reportOptionalMemberAccess]
 
