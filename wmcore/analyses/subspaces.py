@@ -84,8 +84,13 @@ class SubspacesSpec(AnalysisSpec):
           covariance (null, null_low, null_high), random subspaces (null_random = d / H), labels shuffled between
           sequences before the fit (null_shuffled).
         - ``normalised_overlap`` (V_pq - null) / (V_pp - null): 1 the same subspace, 0 as by chance, below 0 more
-          orthogonal than that. ``near_orthogonal``: its interval includes 0. No row where the interval of V_pp does not
-          lie above its null, because the code is then too noisy to call it orthogonal to anything.
+          orthogonal than that; for each of the three nulls (column reference: covariance, random, shuffled). Column
+          relation: its interval lies above the 95 % range of the null (shared), below it (more_orthogonal), or neither
+          (as_by_chance). No row where the interval of V_pp does not lie above the null, because the code is then too
+          noisy to call it orthogonal to anything. The codes themselves make up the state's covariance, and with it
+          what shuffled labels find: with few variables, subspaces drawn there overlap with every code (V = .5 for two
+          codes and no other variance), so that against these two nulls orthogonal codes lie far below 0 and only
+          strongly shared ones above it. The null ``random`` does not contain the codes.
         - ``overlap`` (mean cos^2), ``mean_angle`` and ``least_angle`` (radians): 90 degrees are not the yardstick, the
           null and the ceiling (the same variables in the other half) are.
         - ``gain`` (ratio of norms, to the first variable; null 1) and ``shape_correlation`` (of the distances among
@@ -127,7 +132,7 @@ class SubspacesSpec(AnalysisSpec):
         if not any(one["measure"] == "variance_ratio" for one in rows):
             rule = "must name a moment at which some trials have been shown two of the variables"
             raise InputError("subspaces.moments", rule, value=self.moments)
-        table = table_of(rows, ("dimensions", "distance"), ("near_orthogonal",))
+        table = table_of(rows, ("dimensions", "distance"))
         return AnalysisResult(table, {"course": np.array([str(moment) for moment in course], dtype=np.str_)})
 
     def figures(self, result: AnalysisResult) -> dict[str, Figure]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wmcore.analyses.angles import basis, principal_angles, random_bases, reliable_dimensions, variance_ratio
-from wmcore.analyses.resampling import jackknife_interval
+from wmcore.analyses.resampling import interval, jackknife_interval
 from wmcore.analyses.rows import row
 
 RELIABLE_SHARE = 0.9
@@ -98,7 +98,8 @@ def _overlap_rows(
     null_ratio = variance_ratio(codes.mean(), inside)  # (P, 2 D)
     null_angles, random_angles = (_pair_angles(own) for own in (inside, anywhere))  # (D, d)
     shuffled_bases = basis(shuffled, d)
-    shuffled_ratio = variance_ratio(shuffled, shuffled_bases[:, ::-1]).mean(axis=(0, 1))  # (P, P)
+    shuffled_draws = variance_ratio(shuffled, shuffled_bases[:, ::-1]).mean(axis=1)  # (D, P, P)
+    shuffled_ratio = shuffled_draws.mean(axis=0)
     shuffled_angles = principal_angles(shuffled_bases, shuffled_bases[:, ::-1])
 
     rows = []
@@ -110,17 +111,25 @@ def _overlap_rows(
         rows.append(row(measure, values[0], jackknife_interval(values), codes.n, null, ceiling, codes.warning, **named))
 
     own = np.einsum("rpp->rp", ratio)
+    random_ratio = variance_ratio(codes.mean(), anywhere)
     count = len(codes.variables)
     for p in range(count):
         for q in range(count):
             nulls = {"null_random": d / units, "null_shuffled": shuffled_ratio[p, q]}
             add("variance_ratio", ratio[:, p, q], p, q, null_ratio[p], own[0, p], **nulls)
     for p, q in permutations(range(count), 2):
-        if jackknife_interval(own[:, p])[0] <= np.quantile(null_ratio[p], 0.975):
-            continue  # the code is not found again in its own subspace: there is nothing to normalise by
-        normalised = (ratio[:, p, q] - expected[:, p]) / (own[:, p] - expected[:, p])
-        low, high = jackknife_interval(normalised)
-        add("normalised_overlap", normalised, p, q, np.zeros(1), 1.0, near_orthogonal=bool(low <= 0 <= high))
+        references = {
+            "covariance": (expected[:, p], null_ratio[p]),
+            "random": (np.full(len(own), d / units), random_ratio[p]),
+            "shuffled": (np.full(len(own), shuffled_ratio[p, q]), shuffled_draws[:, p, q]),
+        }
+        for reference, (by_chance, drawn) in references.items():
+            if jackknife_interval(own[:, p])[0] <= np.quantile(drawn, 0.975):
+                continue  # the code is not found again in its own subspace: there is nothing to normalise by
+            normalised = (ratio[:, p, q] - by_chance) / (own[:, p] - by_chance)
+            null = (drawn - drawn.mean()) / (own[0, p] - by_chance[0])
+            named = {"reference": reference, "relation": _relation(normalised, null)}
+            add("normalised_overlap", normalised, p, q, null, 1.0, **named)
     for p in range(count):
         for q in range(p, count):
             pairs = shuffled_angles[..., p, q, :]
@@ -137,6 +146,13 @@ def _overlap_rows(
                 symmetric = (values[:, p, q] + values[:, q, p]) / 2
                 add(measure, symmetric, p, q, of(null_angles), ceiling, **nulls)
     return rows
+
+
+def _relation(normalised: np.ndarray, null: np.ndarray) -> str:
+    """Where the 95 % interval of (R,) normalised overlaps lies beside the 95 % range of their (D,) null."""
+    low, high = jackknife_interval(normalised)
+    least, most = interval(null)
+    return "shared" if low > most else "more_orthogonal" if high < least else "as_by_chance"
 
 
 def gain_rows(codes: Codes) -> list[dict[str, Any]]:
