@@ -159,6 +159,19 @@ def test_reliable_dimensions_of_rings() -> None:
     assert shape["warning"].iloc[0] == ""
 
 
+def test_codes_that_few_sequences_do_not_determine_have_no_rows() -> None:
+    rng = np.random.default_rng(12)
+    codes = orthogonal(3, rng, units=60)
+    few = sequences(2)[::9]
+    data = recall({2: codes[:2], 3: codes}, 0.02, rng, chosen={2: few, 3: rng.permutation(sequences(3))[:150]})
+    table = analyse(data, course=["delay.mid"]).table
+    assert len(table)
+    assert set(table["cell_length"]) == {3}
+    assert table["warning"].str.contains("without length 2: halves of so few sequences").all()
+    with pytest.raises(ValueError, match=r"subspaces\.variables is .*26 sequences or more.*; length 2 has 7\. Record"):
+        analyse(recall({2: codes[:2]}, 0.02, rng, chosen={2: few}))
+
+
 def test_a_variable_that_is_not_shown_yet_has_no_rows() -> None:
     rng = np.random.default_rng(7)
     data = recall({3: orthogonal(3, rng, units=60)}, 0.02, rng)

@@ -132,6 +132,24 @@ def trials_within(
     return found
 
 
+def without(cells: Sequence[Cell]) -> str:
+    """A warning that some cells were left out, whose sequences do not determine their codes; empty for none."""
+    names = " and ".join(cell_title(cell.columns()) for cell in cells)
+    return f"without {names}: halves of so few sequences do not determine the codes" if names else ""
+
+
+def undetermined(cells: Sequence[Cell], where: str) -> InputError:
+    """The error that all cells had to be left out for that."""
+    cell = max(cells, key=lambda own: len(own.variables))
+    free = 1 + len(cell.variables) * (len(cell.values) - 1)
+    rule = (
+        f"must be variables whose codes halves of the recorded sequences determine: {2 * free} sequences or more, in "
+        f"which each of the {len(cell.variables)} takes all of the {len(cell.values)} values several times; "
+        f"{cell_title(cell.columns())} has {len(np.unique(cell.groups))}"
+    )
+    return InputError(where, rule, value=cell.variables, remedy="Record more trials, or a split with more sequences.")
+
+
 def timed(
     recording: xr.Dataset, cell: Cell, moments: Sequence[Moment], where: str
 ) -> tuple[Cell, dict[Moment, np.ndarray]]:

@@ -46,6 +46,11 @@ def row(
     }
 
 
+def warned(rows: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The rows with one more warning, if the text is not empty."""
+    return [one | {"warning": "; ".join(filter(None, (one["warning"], text)))} for one in rows]
+
+
 def table_of(rows: Sequence[dict[str, Any]], integers: Sequence[str] = ()) -> pd.DataFrame:
     """The rows as a table; columns of integers that only some rows have keep their type."""
     table = pd.DataFrame(list(rows))

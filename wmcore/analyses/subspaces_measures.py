@@ -31,7 +31,6 @@ class Codes:
         bases: (R, S, 2, P, K - 1, H) of them, by ``basis`` or ``span``.
         root: (H, H) square root of the covariance of the states.
         n: groups.
-        warning: what a reader of any row must know.
     """
 
     variables: tuple[str, ...]
@@ -39,7 +38,6 @@ class Codes:
     bases: np.ndarray
     root: np.ndarray
     n: int
-    warning: str = ""
 
     def dimensions(self) -> dict[str, int]:
         """Name of each choice of d -> d: all that K values span, and those that are reliable."""
@@ -108,7 +106,7 @@ def _overlap_rows(
         pair = {"variable": codes.variables[p], "other": codes.variables[q], "distance": abs(p - q)}
         chosen = {"subspace": subspace, "dimensions": d}
         named = pair | chosen | columns
-        rows.append(row(measure, values[0], jackknife_interval(values), codes.n, null, ceiling, codes.warning, **named))
+        rows.append(row(measure, values[0], jackknife_interval(values), codes.n, null, ceiling, **named))
 
     own = np.einsum("rpp->rp", ratio)
     random_ratio = variance_ratio(codes.mean(), anywhere)
@@ -164,7 +162,7 @@ def gain_rows(codes: Codes) -> list[dict[str, Any]]:
     for p in range(1, len(codes.variables)):
         gain = np.sqrt(power[:, p] / power[:, 0])
         pair = {"variable": codes.variables[p], "other": codes.variables[0], "distance": p}
-        rows.append(row("gain", gain[0], jackknife_interval(gain), codes.n, 1.0, warning=codes.warning, **pair))
+        rows.append(row("gain", gain[0], jackknife_interval(gain), codes.n, 1.0, **pair))
     return rows
 
 
@@ -189,7 +187,7 @@ def shape_rows(codes: Codes, draws: int, generator: np.random.Generator) -> list
         reliability = np.sqrt(np.maximum(agreement[:, p, p] * agreement[:, q, q], 0))
         square[pairs[:, 0], pairs[:, 1]] = square[pairs[:, 1], pairs[:, 0]] = _standardised(whole[q])
         null = square[orders[:, pairs[:, 0]], orders[:, pairs[:, 1]]] @ _standardised(whole[p])
-        warning = [codes.warning] if codes.warning else []
+        warning = []
         if min(spread[p], spread[q]) < _SIMPLEX:
             warning.append("the values are about equally far apart (a simplex), so that equal shapes say little")
         pair = {"variable": codes.variables[p], "other": codes.variables[q], "distance": q - p}
@@ -225,7 +223,6 @@ def share_rows(
             codes.n,
             null[p],
             ceiling[p],
-            codes.warning,
             variable=name,
             dimensions=d,
             null_random=d / codes.effects.shape[-1],
