@@ -88,10 +88,12 @@ def cells_of(
         within: null: the length, if there is one.
 
     Raises:
-        InputError: a variable or condition is not in the recording, or there are too few variables.
+        InputError: a variable or condition is not in the recording, there are too few variables, or they take values of
+            different sets.
     """
     names = _variables(variables, [str(name) for name in recording.data_vars], where, least)
     values = np.stack([variable(recording, name, f"{where}.variables").values for name in names], axis=1)
+    _check_one_set(names, values, f"{where}.variables")
     known = np.unique(values[values >= 0])
     found = []
     for shown, rows in trials_within(recording, within, f"{where}.within"):
@@ -193,6 +195,23 @@ def _variables(names: Sequence[str] | None, available: Sequence[str], where: str
     if len(set(names)) < len(names):
         raise InputError(f"{where}.variables", "must name each condition once", value=tuple(names))
     return tuple(names)
+
+
+def _check_one_set(names: Sequence[str], values: np.ndarray, where: str) -> None:
+    """Checks that (N, P) values are of one set: K, and with it the dimensions of every code, is one number.
+
+    Items of a sequence, and steps of one condition, are of one set even where few trials show less than all of it.
+    """
+    conditions = ["the items" if ITEM.fullmatch(name) else name.partition("@")[0] for name in names]
+    sets = {}
+    for condition in dict.fromkeys(conditions):
+        own = values[:, [other == condition for other in conditions]]
+        sets[condition] = np.unique(own[own >= 0]).tolist()
+    first, *others = sets
+    for other in others:
+        if sets[other] and sets[first] and sets[other] != sets[first]:
+            rule = f"must be variables with one set of values; {first} has {sets[first]}, {other} {sets[other]}"
+            raise InputError(where, rule, value=tuple(names), remedy="Analyse them apart.")
 
 
 def cells_in(table: pd.DataFrame) -> list[dict[str, Any]]:
