@@ -29,3 +29,16 @@ def test_values_that_few_trials_do_not_show_are_no_other_set() -> None:
     (cell,) = cells_of(data, None, None, "x")
     assert cell.values.tolist() == [0, 1, 2, 3]
     assert cell.labels.tolist() == [[0, 3], [1, 0], [2, 1]]
+
+
+def test_lists_of_several_lengths_in_one_cell_are_refused_not_dropped() -> None:
+    items = {"item_0": np.array([0, 1, 2, 1]), "item_1": np.array([1, 2, 0, 0]), "item_2": np.array([-1, -1, 1, 2])}
+    data = recording(items | {"length": np.array([2, 2, 3, 3])})
+    with pytest.raises(InputError, match=r"x\.within is \(\).*2 of 4 lack some of .*item_2.*such as length"):
+        cells_of(data, None, [], "x")
+    assert [(cell.name, cell.variables, len(cell.rows)) for cell in cells_of(data, None, None, "x")] == [
+        ({"length": 2}, ("item_0", "item_1"), 2),
+        ({"length": 3}, ("item_0", "item_1", "item_2"), 2),
+    ]
+    (both,) = cells_of(data, ["item_0", "item_1"], [], "x")
+    assert len(both.rows) == 4

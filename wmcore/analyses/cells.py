@@ -81,15 +81,15 @@ def cells_of(
     recording: xr.Dataset, variables: Sequence[str] | None, within: Sequence[str] | None, where: str, least: int = 1
 ) -> list[Cell]:
     """Each combination of the conditions ``within`` that occurs, sorted; a variable that no trial has is left out of
-    its cell, and so is a trial that lacks one of the others.
+    its cell.
 
     Args:
         variables: null: the items of the sequence.
         within: null: the length, if there is one.
 
     Raises:
-        InputError: a variable or condition is not in the recording, there are too few variables, or they take values of
-            different sets.
+        InputError: a variable or condition is not in the recording, there are too few variables, they take values of
+            different sets, or some trials of a cell lack a variable that others have (lists of several lengths).
     """
     names = _variables(variables, [str(name) for name in recording.data_vars], where, least)
     values = np.stack([variable(recording, name, f"{where}.variables").values for name in names], axis=1)
@@ -98,9 +98,15 @@ def cells_of(
     found = []
     for shown, rows in trials_within(recording, within, f"{where}.within"):
         present = np.any(values[rows] >= 0, axis=0)
-        rows = rows[(values[rows][:, present] >= 0).all(axis=1)]
-        if present.sum() < least or not len(rows):
+        if present.sum() < least:
             continue
+        lacking = int((values[rows][:, present] < 0).any(axis=1).sum())
+        if lacking:
+            rule = (
+                f"must tell apart trials that have different variables; {lacking} of {len(rows)} lack some of {names}"
+            )
+            remedy = "Add the condition that tells them apart, such as length, or name variables that all trials have."
+            raise InputError(f"{where}.within", rule, value=None if within is None else tuple(within), remedy=remedy)
         labels = np.searchsorted(known, values[rows][:, present])
         groups = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         kept = tuple(names[p] for p in np.flatnonzero(present))
