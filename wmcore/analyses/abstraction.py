@@ -51,7 +51,10 @@ class AbstractionSpec(AnalysisSpec):
     rotations: Annotated[int, Field(ge=5)] = 10
     """Nulls of the CCGP, in which the states of one context are turned at random."""
     bootstraps: Annotated[int, Field(ge=100)] = 500
-    """Resamplings of the sequences for the 95 % intervals of accuracies and additivity; nothing is refitted."""
+    """Resamplings of the sequences for the 95 % intervals of accuracies and additivity.
+
+    Decoders and codes are not refitted: the intervals hold the spread of the tested sequences, not that of the fits.
+    """
 
     def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
         check_state(self.state, states, f"{where}.state")
