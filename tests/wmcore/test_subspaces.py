@@ -60,12 +60,17 @@ def test_orthogonal_ranks() -> None:
     assert degrees(crossed(table, "mean_angle")).min() > 86
     assert crossed(table, "variance_ratio")["estimate"].max() < 0.01
     assert (crossed(table, "variance_ratio")["ceiling"] > 0.97).all()
-    # A subspace drawn inside the states' covariance overlaps more than orthogonal ones do.
-    assert (crossed(table, "normalised_overlap")["ci_high"] < 0).all()
-    assert not crossed(table, "normalised_overlap")["near_orthogonal"].any()
+    # Orthogonal ranks overlap less than subspaces drawn anywhere, and than those of the covariance that they make up.
+    found = crossed(table, "normalised_overlap")
+    assert len(found) == 3 * (2 + 6)  # references and ordered pairs of two and of three items
+    assert (found["relation"] == "more_orthogonal").all()
+    assert (found["ci_high"] < 0).all()
+    np.testing.assert_allclose(found[found["reference"] == "random"]["estimate"], -(7 / 128) / (1 - 7 / 128), atol=0.01)
     gain = rows(table, measure="gain")
+    assert len(gain) == 1 + 2
     assert ((gain["ci_low"] <= 1) & (gain["ci_high"] >= 1)).all()
     shape = rows(table, measure="shape_correlation")
+    assert len(shape) == 1 + 3
     assert shape["warning"].str.contains("simplex").all()
 
 
@@ -77,6 +82,13 @@ def test_partly_shared_ranks() -> None:
     np.testing.assert_allclose(crossed(table, "overlap")["estimate"], 0.24, atol=0.01)
     ceiling = degrees(crossed(table, "mean_angle"), "ceiling")
     assert (ceiling < 10).all()
+    # One share of variance, three yardsticks: more than anywhere in H = 128, less than within two codes' own space.
+    two = crossed(rows(table, cell_length=2), "normalised_overlap").groupby("reference")["relation"].unique()
+    assert {name: list(found) for name, found in two.items()} == {
+        "covariance": ["more_orthogonal"],
+        "random": ["shared"],
+        "shuffled": ["more_orthogonal"],
+    }
     np.testing.assert_allclose(rows(table, measure="variance_ratio")["null_random"], 7 / UNITS)
 
 
@@ -92,6 +104,19 @@ def test_turned_subspaces(turn: float) -> None:
     np.testing.assert_allclose(crossed(table, "variance_ratio")["estimate"], np.cos(theta) ** 2, atol=0.02)
 
 
+def test_subspaces_drawn_at_random_overlap_as_by_chance() -> None:
+    rng = np.random.default_rng(11)
+    codes = np.concatenate([orthogonal(1, rng) for _ in range(3)])
+    found = crossed(analyse(recall({3: codes}, 0.02, rng)).table, "normalised_overlap", reference="random")
+    assert len(found) == 6
+    assert (found["relation"] == "as_by_chance").sum() >= 5  # one pair in twenty lies outside the range of the null
+    np.testing.assert_allclose(found["estimate"], 0, atol=0.05)
+    # V of 7 x 7 squared cosines of variance 1 / H has an sd of sqrt(2) / H; it is divided by 1 - d / H.
+    np.testing.assert_allclose(
+        found["null_high"] - found["null_low"], 3.92 * np.sqrt(2) / 128 / (1 - 7 / 128), rtol=0.4
+    )
+
+
 def test_shared_ranks_with_gains() -> None:
     rng = np.random.default_rng(4)
     common = orthogonal(1, rng)[0] * rng.uniform(0.4, 1.6, (ITEMS, 1))
@@ -99,8 +124,11 @@ def test_shared_ranks_with_gains() -> None:
     codes = np.stack([common, 0.6 * common, 0.3 * common])
     table = analyse(recall({3: codes}, 0.005, rng)).table
     np.testing.assert_allclose(rows(table, measure="gain")["estimate"], [0.6, 0.3], atol=0.01)
-    np.testing.assert_allclose(crossed(table, "normalised_overlap")["estimate"], 1, atol=0.05)
-    assert (crossed(table, "normalised_overlap")["near_orthogonal"] == False).all()  # noqa: E712 - of pandas
+    found = crossed(table, "normalised_overlap")
+    assert set(found["reference"]) == {"covariance", "random", "shuffled"}
+    assert len(found) == 3 * 6
+    np.testing.assert_allclose(found["estimate"], 1, atol=0.05)
+    assert (found["relation"] == "shared").all()
     shape = rows(table, measure="shape_correlation")
     np.testing.assert_allclose(shape["estimate"], 1, atol=0.05)
     assert (shape["null_high"] < 0.9).all()
@@ -129,6 +157,19 @@ def test_reliable_dimensions_of_rings() -> None:
     shape = rows(table, measure="shape_correlation")
     assert shape["estimate"].iloc[0] == pytest.approx(1, abs=0.02)
     assert shape["warning"].iloc[0] == ""
+
+
+def test_codes_that_few_sequences_do_not_determine_have_no_rows() -> None:
+    rng = np.random.default_rng(12)
+    codes = orthogonal(3, rng, units=60)
+    few = sequences(2)[::9]
+    data = recall({2: codes[:2], 3: codes}, 0.02, rng, chosen={2: few, 3: rng.permutation(sequences(3))[:150]})
+    table = analyse(data, course=["delay.mid"]).table
+    assert len(table)
+    assert set(table["cell_length"]) == {3}
+    assert table["warning"].str.contains("without length 2: halves of so few sequences").all()
+    with pytest.raises(ValueError, match=r"subspaces\.variables is .*26 sequences or more.*; length 2 has 7\. Record"):
+        analyse(recall({2: codes[:2]}, 0.02, rng, chosen={2: few}))
 
 
 def test_a_variable_that_is_not_shown_yet_has_no_rows() -> None:

@@ -16,9 +16,9 @@ from pydantic import Field
 from wmcore.analyses import abstraction_figures
 from wmcore.analyses.abstraction_cell import Abstraction, across_cells
 from wmcore.analyses.base import AnalysisResult, AnalysisSpec, check_state, first_state
-from wmcore.analyses.cells import cells_of, check_cells, encoding_moments, timed
+from wmcore.analyses.cells import cells_of, check_cells, encoding_moments, timed, undetermined, without
 from wmcore.analyses.moments import Moment, check_moment
-from wmcore.analyses.rows import table_of
+from wmcore.analyses.rows import table_of, warned
 from wmcore.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ class AbstractionSpec(AnalysisSpec):
     rotations: Annotated[int, Field(ge=5)] = 10
     """Nulls of the CCGP, in which the states of one context are turned at random."""
     bootstraps: Annotated[int, Field(ge=100)] = 500
-    """Resamplings of the sequences for the 95 % intervals of accuracies and additivity; nothing is refitted."""
+    """Resamplings of the sequences for the 95 % intervals of accuracies and additivity.
+
+    Decoders and codes are not refitted: the intervals hold the spread of the tested sequences, not that of the fits.
+    """
 
     def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
         check_state(self.state, states, f"{where}.state")
@@ -78,8 +81,11 @@ class AbstractionSpec(AnalysisSpec):
           1 by the noise of single trials); what is missing between the two is conjunctive. Null: labels shuffled
           between sequences.
 
+        A cell with so few sequences that some half of them does not determine the codes has no rows, and the CCGP
+        leaves out contexts with too few to be decoded: rows warn of both.
+
         Raises:
-            InputError: a variable, condition, state or moment is not in the recording.
+            InputError: a variable, condition, state or moment is not in the recording, or no cell has enough sequences.
         """
         name = first_state(recording, self.state, "abstraction.state")
         states = recording[name].values
@@ -94,14 +100,18 @@ class AbstractionSpec(AnalysisSpec):
                 found.append(Abstraction.of(cell, at, self.moment, shown, self.splits, generator))
         if not found:
             raise InputError("abstraction.moment", "must be a moment that some trials reach", value=self.moment)
-        for one in found:
+        kept = [one for one in found if one.halves.determined]
+        left_out = [one.cell for one in found if not one.halves.determined]
+        if not kept:
+            raise undetermined(left_out, "abstraction.variables")
+        for one in kept:
             own = one.generalisation(self.contexts, self.rotations, self.bootstraps, generator)
             own += one.parallel(self.contexts, self.blocks, self.draws, generator)
             own += one.across_ranks(self.draws, self.bootstraps, generator)
             own += one.additive(self.bootstraps, generator)
             rows += [one.cell.columns() | row for row in own]
-        rows += across_cells(found, self.draws, self.bootstraps, generator)
-        return AnalysisResult(table_of(rows))
+        rows += across_cells(kept, self.draws, self.bootstraps, generator)
+        return AnalysisResult(table_of(warned(rows, without(left_out))))
 
     def figures(self, result: AnalysisResult) -> dict[str, Figure]:
         """``contexts`` (CCGP and parallelism) and ``transfer`` (across ranks and lengths, additivity)."""

@@ -13,6 +13,7 @@ from wmcore.analyses.abstraction_measures import (
     additive_errors,
     balanced_contexts,
     decoded,
+    foldable,
     paired_at_random,
     parallelism,
     repeat_errors,
@@ -76,7 +77,7 @@ class Abstraction:
     def generalisation(
         self, contexts: int, rotations: int, bootstraps: int, generator: np.random.Generator
     ) -> list[dict[str, Any]]:
-        """Rows of the CCGP of every variable, for contexts made of every other one."""
+        """Rows of the CCGP of every variable, for contexts made of every other one, if there are enough sequences."""
         cell, states, values = self.cell, self.at[self.moment], len(self.cell.values)
         weights = bootstrap_weights(cell.groups, bootstraps, generator)
         fold = stable_fold(cell.groups, _FOLDS)
@@ -85,6 +86,12 @@ class Abstraction:
             kept = [p for p in range(len(cell.variables)) if p != q]
             labels = cell.labels[:, kept]
             halvings = balanced_contexts(values, contexts, generator)[:, cell.labels[:, q]]  # (C, N)
+            whole = np.array([foldable(fold, own) for own in halvings])
+            if not whole.any():
+                continue
+            few = f"without {(~whole).sum()} of {len(whole)} pairs of contexts, in which too few sequences are left"
+            warning = "" if whole.all() else few
+            halvings = halvings[whole]
             hits = np.mean([decoded(states, labels, cell.groups, own.astype(int), values) for own in halvings], axis=0)
             within = np.mean(
                 [within_contexts(states, labels, cell.groups, fold, own, values) for own in halvings[:_CEILINGS]],
@@ -98,7 +105,9 @@ class Abstraction:
                 accuracy = [_accuracy(hit[:, i], labels[:, i], values) for hit in (hits, within, *turned)]
                 bounds = _bounds(hits[:, i], labels[:, i], values, weights)
                 named: dict[str, Any] = {"variable": cell.variables[p], "other": other, "chance": 1 / values}
-                rows.append(row("ccgp", accuracy[0], bounds, self.n, np.array(accuracy[2:]), accuracy[1], **named))
+                rows.append(
+                    row("ccgp", accuracy[0], bounds, self.n, np.array(accuracy[2:]), accuracy[1], warning, **named)
+                )
         return rows
 
     def parallel(self, contexts: int, blocks: int, draws: int, generator: np.random.Generator) -> list[dict[str, Any]]:

@@ -46,11 +46,20 @@ def decoded(states: np.ndarray, labels: np.ndarray, groups: np.ndarray, fold: np
 def within_contexts(
     states: np.ndarray, labels: np.ndarray, groups: np.ndarray, fold: np.ndarray, context: np.ndarray, values: int
 ) -> np.ndarray:
-    """(N, P) the same with training and test in one context: the ceiling of what carries over to the other."""
+    """(N, P) the same with training and test in one context: the ceiling of what carries over to the other.
+
+    Args:
+        fold: (N,) of which each context uses the remainder; see ``foldable``.
+    """
     hits = np.empty(labels.shape, dtype=bool)
     for rows in (np.flatnonzero(context), np.flatnonzero(~context)):
         hits[rows] = decoded(states[rows], labels[rows], groups[rows], fold[rows] % _WITHIN, values)
     return hits
+
+
+def foldable(fold: np.ndarray, context: np.ndarray) -> bool:
+    """Whether both contexts hold trials of two folds or more, without which ``within_contexts`` has no training."""
+    return all(len(np.unique(fold[rows] % _WITHIN)) > 1 for rows in (context, ~context))
 
 
 def rotated(states: np.ndarray, context: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -81,24 +81,32 @@ def cells_of(
     recording: xr.Dataset, variables: Sequence[str] | None, within: Sequence[str] | None, where: str, least: int = 1
 ) -> list[Cell]:
     """Each combination of the conditions ``within`` that occurs, sorted; a variable that no trial has is left out of
-    its cell, and so is a trial that lacks one of the others.
+    its cell.
 
     Args:
         variables: null: the items of the sequence.
         within: null: the length, if there is one.
 
     Raises:
-        InputError: a variable or condition is not in the recording, or there are too few variables.
+        InputError: a variable or condition is not in the recording, there are too few variables, they take values of
+            different sets, or some trials of a cell lack a variable that others have (lists of several lengths).
     """
     names = _variables(variables, [str(name) for name in recording.data_vars], where, least)
     values = np.stack([variable(recording, name, f"{where}.variables").values for name in names], axis=1)
+    _check_one_set(names, values, f"{where}.variables")
     known = np.unique(values[values >= 0])
     found = []
     for shown, rows in trials_within(recording, within, f"{where}.within"):
         present = np.any(values[rows] >= 0, axis=0)
-        rows = rows[(values[rows][:, present] >= 0).all(axis=1)]
-        if present.sum() < least or not len(rows):
+        if present.sum() < least:
             continue
+        lacking = int((values[rows][:, present] < 0).any(axis=1).sum())
+        if lacking:
+            rule = (
+                f"must tell apart trials that have different variables; {lacking} of {len(rows)} lack some of {names}"
+            )
+            remedy = "Add the condition that tells them apart, such as length, or name variables that all trials have."
+            raise InputError(f"{where}.within", rule, value=None if within is None else tuple(within), remedy=remedy)
         labels = np.searchsorted(known, values[rows][:, present])
         groups = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         kept = tuple(names[p] for p in np.flatnonzero(present))
@@ -130,6 +138,24 @@ def trials_within(
         shown = {name: texts[name][v] if name in texts else int(v) for name, v in zip(by, key, strict=False)}
         found.append((shown, np.flatnonzero((keys == key).all(axis=1))))
     return found
+
+
+def without(cells: Sequence[Cell]) -> str:
+    """A warning that some cells were left out, whose sequences do not determine their codes; empty for none."""
+    names = " and ".join(cell_title(cell.columns()) for cell in cells)
+    return f"without {names}: halves of so few sequences do not determine the codes" if names else ""
+
+
+def undetermined(cells: Sequence[Cell], where: str) -> InputError:
+    """The error that all cells had to be left out for that."""
+    cell = max(cells, key=lambda own: len(own.variables))
+    free = 1 + len(cell.variables) * (len(cell.values) - 1)
+    rule = (
+        f"must be variables whose codes halves of the recorded sequences determine: {2 * free} sequences or more, in "
+        f"which each of the {len(cell.variables)} takes all of the {len(cell.values)} values several times; "
+        f"{cell_title(cell.columns())} has {len(np.unique(cell.groups))}"
+    )
+    return InputError(where, rule, value=cell.variables, remedy="Record more trials, or a split with more sequences.")
 
 
 def timed(
@@ -175,6 +201,23 @@ def _variables(names: Sequence[str] | None, available: Sequence[str], where: str
     if len(set(names)) < len(names):
         raise InputError(f"{where}.variables", "must name each condition once", value=tuple(names))
     return tuple(names)
+
+
+def _check_one_set(names: Sequence[str], values: np.ndarray, where: str) -> None:
+    """Checks that (N, P) values are of one set: K, and with it the dimensions of every code, is one number.
+
+    Items of a sequence, and steps of one condition, are of one set even where few trials show less than all of it.
+    """
+    conditions = ["the items" if ITEM.fullmatch(name) else name.partition("@")[0] for name in names]
+    sets = {}
+    for condition in dict.fromkeys(conditions):
+        own = values[:, [other == condition for other in conditions]]
+        sets[condition] = np.unique(own[own >= 0]).tolist()
+    first, *others = sets
+    for other in others:
+        if sets[other] and sets[first] and sets[other] != sets[first]:
+            rule = f"must be variables with one set of values; {first} has {sets[first]}, {other} {sets[other]}"
+            raise InputError(where, rule, value=tuple(names), remedy="Analyse them apart.")
 
 
 def cells_in(table: pd.DataFrame) -> list[dict[str, Any]]:

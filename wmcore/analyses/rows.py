@@ -46,12 +46,14 @@ def row(
     }
 
 
-def table_of(
-    rows: Sequence[dict[str, Any]], integers: Sequence[str] = (), booleans: Sequence[str] = ()
-) -> pd.DataFrame:
-    """The rows as a table; columns that only some rows have keep their type."""
+def warned(rows: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The rows with one more warning, if the text is not empty."""
+    return [one | {"warning": "; ".join(filter(None, (one["warning"], text)))} for one in rows]
+
+
+def table_of(rows: Sequence[dict[str, Any]], integers: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows as a table; columns of integers that only some rows have keep their type."""
     table = pd.DataFrame(list(rows))
-    for names, dtype in ((integers, "Int64"), (booleans, "boolean")):
-        for name in names:
-            table[name] = pd.array(table[name].to_list() if name in table else [None] * len(table), dtype=dtype)
+    for name in integers:
+        table[name] = pd.array(table[name].to_list() if name in table else [None] * len(table), dtype="Int64")
     return table

@@ -20,11 +20,11 @@ from pydantic import Field
 from wmcore.analyses import subspaces_figures
 from wmcore.analyses.angles import basis, covariance_root, span
 from wmcore.analyses.base import AnalysisResult, AnalysisSpec, check_state, first_state
-from wmcore.analyses.cells import Cell, cells_of, check_cells, encoding_moments, timed
+from wmcore.analyses.cells import Cell, cells_of, check_cells, encoding_moments, timed, undetermined, without
 from wmcore.analyses.moments import Moment, check_moment
 from wmcore.analyses.readout import readout_basis
 from wmcore.analyses.resampling import group_permutations
-from wmcore.analyses.rows import table_of
+from wmcore.analyses.rows import table_of, warned
 from wmcore.analyses.split_halves import SplitHalves
 from wmcore.analyses.subspaces_measures import Codes, gain_rows, overlap_rows, shape_rows, share_rows
 from wmcore.errors import InputError
@@ -84,8 +84,13 @@ class SubspacesSpec(AnalysisSpec):
           covariance (null, null_low, null_high), random subspaces (null_random = d / H), labels shuffled between
           sequences before the fit (null_shuffled).
         - ``normalised_overlap`` (V_pq - null) / (V_pp - null): 1 the same subspace, 0 as by chance, below 0 more
-          orthogonal than that. ``near_orthogonal``: its interval includes 0. No row where the interval of V_pp does not
-          lie above its null, because the code is then too noisy to call it orthogonal to anything.
+          orthogonal than that; for each of the three nulls (column reference: covariance, random, shuffled). Column
+          relation: its interval lies above the 95 % range of the null (shared), below it (more_orthogonal), or neither
+          (as_by_chance). No row where the interval of V_pp does not lie above the null, because the code is then too
+          noisy to call it orthogonal to anything. The codes themselves make up the state's covariance, and with it
+          what shuffled labels find: with few variables, subspaces drawn there overlap with every code (V = .5 for two
+          codes and no other variance), so that against these two nulls orthogonal codes lie far below 0 and only
+          strongly shared ones above it. The null ``random`` does not contain the codes.
         - ``overlap`` (mean cos^2), ``mean_angle`` and ``least_angle`` (radians): 90 degrees are not the yardstick, the
           null and the ceiling (the same variables in the other half) are.
         - ``gain`` (ratio of norms, to the first variable; null 1) and ``shape_correlation`` (of the distances among
@@ -98,10 +103,11 @@ class SubspacesSpec(AnalysisSpec):
         - ``share_in_readout``: the share of its code now that lies in the row space of W_out; only with a model that
           reads this state linearly.
 
-        A variable that is not shown yet at a moment has no rows there.
+        A variable that is not shown yet at a moment has no rows there. Nor has a cell with so few sequences that some
+        half of them does not determine the codes: the rows of the others warn of it.
 
         Raises:
-            InputError: a variable, condition, state or moment is not in the recording.
+            InputError: a variable, condition, state or moment is not in the recording, or no cell has enough sequences.
         """
         name = first_state(recording, self.state, "subspaces.state")
         states = recording[name].values
@@ -109,11 +115,15 @@ class SubspacesSpec(AnalysisSpec):
         readout = readout_basis(model, name, states.shape[2])
         course = self._course(recording)
         rows: list[dict[str, Any]] = []
+        left_out: list[Cell] = []
         for whole in cells_of(recording, self.variables, self.within, "subspaces", least=2):
             shown = encoding_moments(recording, whole.variables)
             asked = (*self.moments, *course, *shown.values())
             cell, steps = timed(recording, whole, asked, "subspaces.moments")
             reader = _Reader(self, cell, states, shown, steps, generator)
+            if not reader.halves.determined:
+                left_out.append(cell)
+                continue
             for moment in self.moments:
                 codes = reader.codes(moment, _leading)
                 if codes is not None and len(codes.variables) > 1:
@@ -124,10 +134,12 @@ class SubspacesSpec(AnalysisSpec):
             for moment in course:
                 found = reader.course(moment, readout)
                 rows += [cell.columns() | {"moment": str(moment)} | one for one in found]
+        if not rows and left_out:
+            raise undetermined(left_out, "subspaces.variables")
         if not any(one["measure"] == "variance_ratio" for one in rows):
             rule = "must name a moment at which some trials have been shown two of the variables"
             raise InputError("subspaces.moments", rule, value=self.moments)
-        table = table_of(rows, ("dimensions", "distance"), ("near_orthogonal",))
+        table = table_of(warned(rows, without(left_out)), ("dimensions", "distance"))
         return AnalysisResult(table, {"course": np.array([str(moment) for moment in course], dtype=np.str_)})
 
     def figures(self, result: AnalysisResult) -> dict[str, Figure]:
@@ -174,8 +186,6 @@ class _Reader:
         self.shuffled = [
             SplitHalves.draw(cell.labels[order], values, cell.groups, 1, 0, generator) for order in orders.T
         ]
-        few = "halves of so few sequences do not determine the codes"
-        self.warning = "" if self.halves.determined else few
         self._encoding: dict[str, np.ndarray] = {}
 
     def codes(self, moment: Moment, bases: Callable[[np.ndarray], np.ndarray]) -> Codes | None:
@@ -199,7 +209,7 @@ class _Reader:
         kept = np.flatnonzero(heard)
         effects = effects[..., kept, :, :]
         names = tuple(self.cell.variables[p] for p in kept)
-        return Codes(names, effects, bases(effects), covariance_root(states), self.n, self.warning)
+        return Codes(names, effects, bases(effects), covariance_root(states), self.n)
 
     def shuffled_effects(self, moment: Moment, variables: Sequence[str]) -> np.ndarray:
         """(D, 2, P, K, H) codes of some variables in halves whose labels were shuffled between the sequences."""

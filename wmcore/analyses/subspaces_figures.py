@@ -78,7 +78,14 @@ def _bars(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     off = rows.take(np.flatnonzero(column(rows, "variable") != column(rows, "other")))
     x = np.arange(len(off))
     low, high = column(off, "null_low"), column(off, "null_high")
-    ax.bar(x, high - low, bottom=low, width=0.8, color=NULL, label="null: random in the state's covariance (95 %)")
+    ax.bar(
+        x,
+        high - low,
+        bottom=low,
+        width=0.8,
+        color=NULL,
+        label="null: random in the state's covariance, which holds the codes (95 %)",
+    )
     shuffled = column(off, "null_shuffled")
     ax.plot(x, shuffled, ls="none", marker="x", ms=4.5, color="0.45", label="null: labels shuffled")
     ax.axhline(float(column(off, "null_random")[0]), color="0.45", lw=1, ls=":", label="null: random, d / H")
@@ -133,7 +140,7 @@ def _angles(ax: Axes, rows: pd.DataFrame, k: int, subspace: str) -> None:
         color=COLORS[k],
         alpha=0.18,
         lw=0,
-        label=f"null in the covariance, {label}",
+        label=f"null in the covariance (holds the codes), {label}",
     )
     ax.plot(span, [null["null_random"]] * 2, color=COLORS[k], lw=1, ls=":", label=f"random, {label}")
     ax.vlines(x, shown["ci_low"], shown["ci_high"], color=COLORS[k], lw=1.3)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wmcore.analyses.angles import basis, principal_angles, random_bases, reliable_dimensions, variance_ratio
-from wmcore.analyses.resampling import jackknife_interval
+from wmcore.analyses.resampling import interval, jackknife_interval
 from wmcore.analyses.rows import row
 
 RELIABLE_SHARE = 0.9
@@ -31,7 +31,6 @@ class Codes:
         bases: (R, S, 2, P, K - 1, H) of them, by ``basis`` or ``span``.
         root: (H, H) square root of the covariance of the states.
         n: groups.
-        warning: what a reader of any row must know.
     """
 
     variables: tuple[str, ...]
@@ -39,7 +38,6 @@ class Codes:
     bases: np.ndarray
     root: np.ndarray
     n: int
-    warning: str = ""
 
     def dimensions(self) -> dict[str, int]:
         """Name of each choice of d -> d: all that K values span, and those that are reliable."""
@@ -98,7 +96,8 @@ def _overlap_rows(
     null_ratio = variance_ratio(codes.mean(), inside)  # (P, 2 D)
     null_angles, random_angles = (_pair_angles(own) for own in (inside, anywhere))  # (D, d)
     shuffled_bases = basis(shuffled, d)
-    shuffled_ratio = variance_ratio(shuffled, shuffled_bases[:, ::-1]).mean(axis=(0, 1))  # (P, P)
+    shuffled_draws = variance_ratio(shuffled, shuffled_bases[:, ::-1]).mean(axis=1)  # (D, P, P)
+    shuffled_ratio = shuffled_draws.mean(axis=0)
     shuffled_angles = principal_angles(shuffled_bases, shuffled_bases[:, ::-1])
 
     rows = []
@@ -107,20 +106,28 @@ def _overlap_rows(
         pair = {"variable": codes.variables[p], "other": codes.variables[q], "distance": abs(p - q)}
         chosen = {"subspace": subspace, "dimensions": d}
         named = pair | chosen | columns
-        rows.append(row(measure, values[0], jackknife_interval(values), codes.n, null, ceiling, codes.warning, **named))
+        rows.append(row(measure, values[0], jackknife_interval(values), codes.n, null, ceiling, **named))
 
     own = np.einsum("rpp->rp", ratio)
+    random_ratio = variance_ratio(codes.mean(), anywhere)
     count = len(codes.variables)
     for p in range(count):
         for q in range(count):
             nulls = {"null_random": d / units, "null_shuffled": shuffled_ratio[p, q]}
             add("variance_ratio", ratio[:, p, q], p, q, null_ratio[p], own[0, p], **nulls)
     for p, q in permutations(range(count), 2):
-        if jackknife_interval(own[:, p])[0] <= np.quantile(null_ratio[p], 0.975):
-            continue  # the code is not found again in its own subspace: there is nothing to normalise by
-        normalised = (ratio[:, p, q] - expected[:, p]) / (own[:, p] - expected[:, p])
-        low, high = jackknife_interval(normalised)
-        add("normalised_overlap", normalised, p, q, np.zeros(1), 1.0, near_orthogonal=bool(low <= 0 <= high))
+        references = {
+            "covariance": (expected[:, p], null_ratio[p]),
+            "random": (np.full(len(own), d / units), random_ratio[p]),
+            "shuffled": (np.full(len(own), shuffled_ratio[p, q]), shuffled_draws[:, p, q]),
+        }
+        for reference, (by_chance, drawn) in references.items():
+            if jackknife_interval(own[:, p])[0] <= np.quantile(drawn, 0.975):
+                continue  # the code is not found again in its own subspace: there is nothing to normalise by
+            normalised = (ratio[:, p, q] - by_chance) / (own[:, p] - by_chance)
+            null = (drawn - drawn.mean()) / (own[0, p] - by_chance[0])
+            named = {"reference": reference, "relation": _relation(normalised, null)}
+            add("normalised_overlap", normalised, p, q, null, 1.0, **named)
     for p in range(count):
         for q in range(p, count):
             pairs = shuffled_angles[..., p, q, :]
@@ -139,6 +146,13 @@ def _overlap_rows(
     return rows
 
 
+def _relation(normalised: np.ndarray, null: np.ndarray) -> str:
+    """Where the 95 % interval of (R,) normalised overlaps lies beside the 95 % range of their (D,) null."""
+    low, high = jackknife_interval(normalised)
+    least, most = interval(null)
+    return "shared" if low > most else "more_orthogonal" if high < least else "as_by_chance"
+
+
 def gain_rows(codes: Codes) -> list[dict[str, Any]]:
     """Rows of ||M_p||_F over that of the first variable, each from the product of the halves (free of noise)."""
     power = _averaged((codes.effects * codes.effects[:, :, ::-1]).sum(axis=(-1, -2)))  # (R, P)
@@ -148,7 +162,7 @@ def gain_rows(codes: Codes) -> list[dict[str, Any]]:
     for p in range(1, len(codes.variables)):
         gain = np.sqrt(power[:, p] / power[:, 0])
         pair = {"variable": codes.variables[p], "other": codes.variables[0], "distance": p}
-        rows.append(row("gain", gain[0], jackknife_interval(gain), codes.n, 1.0, warning=codes.warning, **pair))
+        rows.append(row("gain", gain[0], jackknife_interval(gain), codes.n, 1.0, **pair))
     return rows
 
 
@@ -173,7 +187,7 @@ def shape_rows(codes: Codes, draws: int, generator: np.random.Generator) -> list
         reliability = np.sqrt(np.maximum(agreement[:, p, p] * agreement[:, q, q], 0))
         square[pairs[:, 0], pairs[:, 1]] = square[pairs[:, 1], pairs[:, 0]] = _standardised(whole[q])
         null = square[orders[:, pairs[:, 0]], orders[:, pairs[:, 1]]] @ _standardised(whole[p])
-        warning = [codes.warning] if codes.warning else []
+        warning = []
         if min(spread[p], spread[q]) < _SIMPLEX:
             warning.append("the values are about equally far apart (a simplex), so that equal shapes say little")
         pair = {"variable": codes.variables[p], "other": codes.variables[q], "distance": q - p}
@@ -209,7 +223,6 @@ def share_rows(
             codes.n,
             null[p],
             ceiling[p],
-            codes.warning,
             variable=name,
             dimensions=d,
             null_random=d / codes.effects.shape[-1],
