@@ -158,7 +158,7 @@ def test_what_is_missing_is_named() -> None:
     data = recorded(Slots(), (2,))
     with pytest.raises(ValueError, match=r"needs the network"):
         analyse(data, None)
-    with pytest.raises(ValueError, match=r"recording\.states is 'state_h'"):
+    with pytest.raises(ValueError, match=r"recording\.states must.*Add h to recording\.states"):
         analyse(data.drop_vars("state_h"), Slots())
     with pytest.raises(ValueError, match=r"before all responses"):
         analyse(data, Slots(), moment="response_1.start")

@@ -49,8 +49,8 @@ class AnalysisResult:
 class AnalysisSpec(Spec, ABC):
     """What a user writes under ``analyses``."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Conditions that the recording must have."""
+    needs_all_states: ClassVar[bool] = False
+    """Whether the recording must have every state of the network, as where that is run on from a step."""
 
     @abstractmethod
     def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:

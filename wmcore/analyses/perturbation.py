@@ -8,7 +8,7 @@ in the other. Shapes: N trials, P variables, K values, H units of all states tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from pydantic import Field
 from wmcore.analyses import perturbation_figures
 from wmcore.analyses.additive import Additive
 from wmcore.analyses.angles import covariance_root
-from wmcore.analyses.base import AnalysisResult, AnalysisSpec, require
+from wmcore.analyses.base import AnalysisResult, AnalysisSpec
 from wmcore.analyses.cells import Cell, cells_of, check_cells, timed
 from wmcore.analyses.moments import Moment, check_moment
 from wmcore.analyses.perturbation_run import carried, run_on
@@ -39,6 +39,7 @@ CONTROLS = ("isotropic", "covariance", "other_code")
 class PerturbationSpec(AnalysisSpec):
     """Replaces a value along its code and lets the network answer, beside edits of equal norm elsewhere."""
 
+    needs_all_states: ClassVar[bool] = True
     kind: Literal["perturbation"] = "perturbation"
     variables: tuple[str, ...] | None = None
     """Conditions that are replaced, in the order of ``responses``; null: the items of the sequence."""
@@ -84,7 +85,9 @@ class PerturbationSpec(AnalysisSpec):
         cells = cells_of(recording, self.variables, self.within, "perturbation", least=2)
         if model is None:
             raise InputError("perturbation", "needs the network that was recorded", remedy="Give it to compute().")
-        require(recording, [f"state_{name}" for name in model.initial_state(1)], "recording.states")
+        if missing := [name for name in model.initial_state(1) if f"state_{name}" not in recording]:
+            rule = f"must name every state that the network carries, which {', '.join(missing)} is too"
+            raise InputError("recording.states", rule, remedy=f"Add {missing[0]} to recording.states.")
         if len(cells[0].values) == 1:
             rule = f"must have a value to put in another's place, but all are {cells[0].values[0]}"
             raise InputError("perturbation.variables", rule, value=cells[0].variables)
