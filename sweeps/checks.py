@@ -232,7 +232,9 @@ def _recording_and_analyses_fit(spec: SweepSpec, trial: TrialSpec, point: Mappin
             analysis.check(conditions, recording.states or (), steps, f"analyses.{index}")
             if analysis.needs_all_states and left_out:
                 rule = f"needs all states of the network, and {', '.join(left_out)} will not be recorded"
-                raise InputError(f"analyses.{index}", rule, remedy=f"Write recording.states: [{', '.join(recordable)}].")
+                raise InputError(
+                    f"analyses.{index}", rule, remedy=f"Write recording.states: [{', '.join(recordable)}]."
+                )
         except InputError as error:
             searched = {path: value for path, value in point.items() if path.split(".")[0] in ("task", "model")}
             at = f" (at {_written(searched)})" if searched else ""
