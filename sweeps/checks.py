@@ -230,6 +230,7 @@ def _recording_and_analyses_fit(spec: SweepSpec, trial: TrialSpec, point: Mappin
     for index, analysis in enumerate(spec.analyses):
         try:
             analysis.check(conditions, recording.states or (), steps, f"analyses.{index}")
+            analysis.check_timing(trial.task.timing(), f"analyses.{index}")
             if analysis.needs_all_states and left_out:
                 rule = f"needs all states of the network, and {', '.join(left_out)} will not be recorded"
                 raise InputError(

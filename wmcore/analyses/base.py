@@ -66,6 +66,17 @@ class AnalysisSpec(Spec, ABC):
             InputError: an option does not fit.
         """
 
+    def check_timing(self, timing: Sequence[str], where: str) -> None:
+        """Refuses trials together in which a step does not mean the same, by an analysis that averages step by step.
+
+        Args:
+            timing: conditions (trial) that the periods of the task's trials hang on.
+            where: field path of the analysis, for errors.
+
+        Raises:
+            InputError: names the condition by which trials must be told apart.
+        """
+
     @abstractmethod
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator

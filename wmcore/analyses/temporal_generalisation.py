@@ -28,7 +28,7 @@ from wmcore.analyses.base import (
 )
 from wmcore.analyses.cells import Cell, cells_of, check_cells
 from wmcore.analyses.cross_temporal import Readouts, Scores, States, Trials, effects_of, fit
-from wmcore.analyses.phases import Phases, phases_of, to_arrays
+from wmcore.analyses.phases import Phases, check_timing, phases_of, to_arrays
 from wmcore.analyses.rows import table_of
 from wmcore.analyses.temporal_generalisation_table import Matrix, course_row, matrix_arrays, period_rows
 from wmcore.analyses.variables import ITEM
@@ -79,6 +79,9 @@ class TemporalGeneralisationSpec(AnalysisSpec):
         check_cells(self.variables, self.within, conditions, steps, where)
         if self.group is not None:
             check_condition(self.group, conditions, f"{where}.group", (PER_TRIAL, PER_STEP))
+
+    def check_timing(self, timing: Sequence[str], where: str) -> None:
+        check_timing(self.within, timing, f"{where}.within")
 
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator
