@@ -222,12 +222,20 @@ def _evaluated_in_time(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, An
 
 
 def _recording_and_analyses_fit(spec: SweepSpec, trial: TrialSpec, point: Mapping[str, Any]) -> None:
-    recording = resolve(spec.recording, trial.model.recordable(), trial.task.split_names())
+    recordable = trial.model.recordable()
+    recording = resolve(spec.recording, recordable, trial.task.split_names())
+    left_out = [name for name in recordable if name not in (recording.states or ())]
     conditions = {**trial.task.condition_dims(), "targets": ("trial", "time"), "lengths": ("trial",)}
     steps = trial.task.model_dump().get("steps")  # not every task has a fixed number
     for index, analysis in enumerate(spec.analyses):
         try:
             analysis.check(conditions, recording.states or (), steps, f"analyses.{index}")
+            analysis.check_timing(trial.task.timing(), f"analyses.{index}")
+            if analysis.needs_all_states and left_out:
+                rule = f"needs all states of the network, and {', '.join(left_out)} will not be recorded"
+                raise InputError(
+                    f"analyses.{index}", rule, remedy=f"Write recording.states: [{', '.join(recordable)}]."
+                )
         except InputError as error:
             searched = {path: value for path, value in point.items() if path.split(".")[0] in ("task", "model")}
             at = f" (at {_written(searched)})" if searched else ""

@@ -73,6 +73,14 @@ class TaskContract:
         assert tuple(task.splits) == tuple(spec.split_names())
         assert all(text.strip() for text in task.splits.values())
 
+    def test_periods_hang_on_the_timing_alone(self, spec: TaskSpec, batches: dict[str, TrialBatch]) -> None:
+        assert all(spec.condition_dims()[name] == ("trial",) for name in spec.timing())
+        for batch in batches.values():
+            told = torch.stack([*(batch.conditions[name] for name in spec.timing()), torch.zeros(SIZE)], dim=1)
+            cells = len(torch.unique(told, dim=0))
+            bounds = torch.cat([told, batch.lengths[:, None], *batch.periods.values()], dim=1)
+            assert len(torch.unique(bounds, dim=0)) == cells
+
     def test_inputs_are_those_that_the_spec_announced(self, spec: TaskSpec, batches: dict[str, TrialBatch]) -> None:
         for batch in batches.values():
             size, steps = batch_shape(batch.inputs)

@@ -468,6 +468,12 @@ BAD = [
         ("analyses.0.state is 'c'", "is recorded (recording.states): h", "model.cell"),
     ),
     Bad(
+        "an analysis that runs the network on from states that are not all recorded",
+        {"{kind: decoding}": "{kind: perturbation, variables: [location@0, location@1], responses: [4, 5], moment: 3}"},
+        21,
+        ("analyses.0 needs all states", "c will not be recorded", "model.cell", "recording.states: [h, c]."),
+    ),
+    Bad(
         "the same analysis twice",
         {"  - {kind": "  - {kind: decoding}\n  - {kind"},
         22,

@@ -68,6 +68,16 @@ def test_perfect_recall_has_no_errors_and_an_interval_with_width() -> None:
     assert value(table, "ci_low", measure="sequence_accuracy", steps="last") == [pytest.approx(0.025 ** (1 / 30))]
 
 
+def test_repeats_of_a_list_add_nothing_to_what_is_known_of_lists() -> None:
+    shown = np.repeat(sequences(2, K), 12, axis=0)
+    data = answering(shown, shown)
+    data["list"] = "trial", shown @ [K, 1]
+    table = analyse(data, group="list")
+    assert (table["n"] == 30).all()
+    assert value(table, "ci_low", measure="sequence_accuracy", steps="last") == [pytest.approx(0.025 ** (1 / 30))]
+    assert value(analyse(data), "n", measure="sequence_accuracy", steps="last") == [360]
+
+
 def test_errors_are_told_apart_as_planted() -> None:
     shown = sequences(3, K)
     answers = shown.copy()

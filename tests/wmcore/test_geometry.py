@@ -114,6 +114,19 @@ def test_single_trials_are_called_so() -> None:
     assert distances["ceiling"].isna().all()
 
 
+def test_a_recording_whose_repeats_agree_needs_none_in_other_cells() -> None:
+    rng = np.random.default_rng(9)
+    codes = {L: orthogonal(L, rng) for L in (2, 3)}
+    shown = {2: np.tile(sequences(2), (2, 1))}  # every list of two twice, every list of three once
+    for noise, ceiling, warning in ((0.0, 1, ""), (0.1, np.nan, "no sequence occurs twice")):
+        table = analyse(recall(codes, noise, rng, chosen=shown))
+        once = table[(table["cell_length"] == 3) & (table["measure"] != "participation_ratio")]
+        assert len(once) == 5
+        np.testing.assert_array_equal(once["ceiling"], ceiling)
+        assert once["warning"].str.startswith(warning).all()
+        assert (once["warning"] == "").all() == (noise == 0)
+
+
 def test_distances_and_models_by_hand() -> None:
     rng = np.random.default_rng(6)
     halves = rng.normal(size=(2, 5, 9))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,10 +49,12 @@ class Slots(SequenceModel):
         return Rollout(torch.stack(outputs, dim=1), state, {"h": torch.stack(states, dim=1)})
 
 
-def recorded(model: SequenceModel, lengths: tuple[int, ...] = (2, 3)) -> xr.Dataset:
+def recorded(
+    model: SequenceModel, lengths: tuple[int, ...] = (2, 3), chosen: Mapping[int, np.ndarray] | None = None
+) -> xr.Dataset:
     """The sequences that ``recall`` lays out, shown to a network."""
     planted = {L: np.zeros((L, ITEMS, 1)) for L in lengths}
-    data = recall(planted, 0.0, np.random.default_rng(0)).drop_vars("state_h")
+    data = recall(planted, 0.0, np.random.default_rng(0), chosen=chosen).drop_vars("state_h")
     size, steps = data.sizes["trial"], data.sizes["time"]
     x = np.zeros((size, steps, UNITS + RANKS), dtype=np.float32)
     for p in range(max(lengths)):
@@ -123,6 +125,21 @@ def test_an_edit_of_a_readout_that_mixes_ranks_is_not_specific() -> None:
     assert (rows.loc["specificity"]["estimate"] == 0).all()
 
 
+@pytest.mark.parametrize("values", [2, 3])
+def test_a_value_is_never_replaced_by_itself_where_lists_hold_them_all(values: int) -> None:
+    shown = np.stack(np.meshgrid(*[range(values)] * RANKS), -1).reshape(-1, RANKS)
+    table = analyse(recorded(Slots(), (RANKS,), {RANKS: shown}), Slots())
+    replaced = table[table["measure"] == "replaced"]
+    assert len(replaced) == 2 * RANKS
+    np.testing.assert_array_equal(replaced["estimate"], replaced["alpha"])
+
+
+def test_one_value_alone_is_refused() -> None:
+    data = recorded(Slots(), (2,), {2: np.full((30, 2), 4)})
+    with pytest.raises(ValueError, match=r"perturbation\.variables .*all are 4"):
+        analyse(data, Slots())
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_running_on_without_an_edit_gives_the_recorded_outputs(cell: Literal["gru", "lstm"]) -> None:
     channels = {"x": InputChannel((UNITS + RANKS,), "vector")}
@@ -141,7 +158,7 @@ def test_what_is_missing_is_named() -> None:
     data = recorded(Slots(), (2,))
     with pytest.raises(ValueError, match=r"needs the network"):
         analyse(data, None)
-    with pytest.raises(ValueError, match=r"recording\.states is 'state_h'"):
+    with pytest.raises(ValueError, match=r"recording\.states must.*Add h to recording\.states"):
         analyse(data.drop_vars("state_h"), Slots())
     with pytest.raises(ValueError, match=r"before all responses"):
         analyse(data, Slots(), moment="response_1.start")

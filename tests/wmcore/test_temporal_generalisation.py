@@ -10,7 +10,12 @@ from tests.contracts.analysis import AnalysisContract, synthetic_recording
 from tests.fixtures.planted_sequences import orthogonal, recall, sequences
 from wmcore.analyses.base import AnalysisResult, select
 from wmcore.analyses.ridge import FoldedStates, Labellings, correct
-from wmcore.analyses.temporal_generalisation import TemporalGeneralisationSpec, indirect_chance, positions
+from wmcore.analyses.temporal_generalisation import (
+    TemporalGeneralisationSpec,
+    indirect_chance,
+    positions,
+    prefixes,
+)
 from wmcore.errors import InputError
 
 QUICK = {"permutations": 50, "bootstraps": 100, "every": 1}
@@ -176,6 +181,27 @@ def test_states_that_only_tell_histories_apart_are_not_decodable() -> None:
     data["own"] = "trial", np.arange(len(shown))
     copies = rows(analyse(data, group="own"), measure="balanced_accuracy", information="all", variable="item_0")
     assert (copies["estimate"] > 0.9).all()
+
+
+def test_states_that_only_tell_images_apart_are_not_decodable() -> None:
+    generator = np.random.default_rng(6)
+    image = generator.integers(0, 48, (600, 2))
+    vectors = generator.normal(size=(48, 40))
+    data = synthetic_recording(vectors[image], {"image": image, "location": generator.permutation(48)[image] % 4})
+    shown = {"measure": "balanced_accuracy", "step": 0}
+    (first,) = rows(analyse(data, variables=["location@0"]), **shown).itertuples()
+    assert first.n_groups == 48
+    assert first.estimate < first.null_high
+    data["own"] = "trial", np.arange(600)
+    assert rows(analyse(data, variables=["location@0"], group="own"), **shown)["estimate"][0] > 0.9
+
+
+def test_prefixes_are_the_same_where_all_before_is() -> None:
+    shown = np.array([[3, 1, 2], [3, 1, 4], [3, 2, 2], [5, 1, 2], [3, 1, 2]])
+    found = prefixes(shown)
+    for t in range(3):
+        same = (shown[:, None, : t + 1] == shown[None, :, : t + 1]).all(axis=2)
+        np.testing.assert_array_equal(found[:, None, t] == found[None, :, t], same)
 
 
 def test_few_groups_are_called_under_powered() -> None:

@@ -49,8 +49,8 @@ class AnalysisResult:
 class AnalysisSpec(Spec, ABC):
     """What a user writes under ``analyses``."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Conditions that the recording must have."""
+    needs_all_states: ClassVar[bool] = False
+    """Whether the recording must have every state of the network, as where that is run on from a step."""
 
     @abstractmethod
     def check(self, conditions: Conditions, states: Sequence[str], steps: int | None, where: str) -> None:
@@ -64,6 +64,17 @@ class AnalysisSpec(Spec, ABC):
 
         Raises:
             InputError: an option does not fit.
+        """
+
+    def check_timing(self, timing: Sequence[str], where: str) -> None:
+        """Refuses trials together in which a step does not mean the same, by an analysis that averages step by step.
+
+        Args:
+            timing: conditions (trial) that the periods of the task's trials hang on.
+            where: field path of the analysis, for errors.
+
+        Raises:
+            InputError: names the condition by which trials must be told apart.
         """
 
     @abstractmethod

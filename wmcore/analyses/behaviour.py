@@ -48,6 +48,19 @@ class _Event:
     possible: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Units:
+    """What is resampled: trials that count as one.
+
+    Attributes:
+        groups: (N,) id of each trial's unit.
+        weights: (B, N) how often each trial is drawn.
+    """
+
+    groups: np.ndarray
+    weights: np.ndarray
+
+
 class BehaviourSpec(AnalysisSpec):
     """Serial-position curves and error types of serial recall, against errors spread evenly over the items."""
 
@@ -84,6 +97,7 @@ class BehaviourSpec(AnalysisSpec):
           that it could be.
 
         The null of the errors leaves them where they are and draws each wrong response evenly from the wrong items.
+        ``n`` counts groups, and the interval at 0 or 1 is exact for so many.
 
         Raises:
             InputError: the recording lacks items or the response periods, or its outputs are not one per item.
@@ -96,8 +110,9 @@ class BehaviourSpec(AnalysisSpec):
         answers, choices = outputs.argmax(axis=-1), outputs.shape[-1]
         rows: list[dict[str, Any]] = []
         for cell in cells_of(recording, None, self.within, "behaviour"):
-            weights = bootstrap_weights(groups[cell.rows], self.bootstraps, generator)
-            rows += [cell.columns() | one for one in self._cell(recording, cell, answers, choices, weights, generator)]
+            own = groups[cell.rows]
+            units = _Units(own, bootstrap_weights(own, self.bootstraps, generator))
+            rows += [cell.columns() | one for one in self._cell(recording, cell, answers, choices, units, generator)]
         return AnalysisResult(table_of(rows, ("rank", "distance")))
 
     def figures(self, result: AnalysisResult) -> dict[str, Figure]:
@@ -110,7 +125,7 @@ class BehaviourSpec(AnalysisSpec):
         cell: Cell,
         answers: np.ndarray,
         choices: int,
-        weights: np.ndarray,
+        units: _Units,
         generator: np.random.Generator,
     ) -> list[dict[str, Any]]:
         items = cell.values[cell.labels]
@@ -136,13 +151,13 @@ class BehaviourSpec(AnalysisSpec):
         found = []
         for steps, own in (("all", share), ("last", right.astype(float))):
             for p in range(ranks):
-                found.append(_row("item_accuracy", own[:, p], once, 1 / choices, weights, steps=steps, rank=p))
-            found.append(_row("sequence_accuracy", (own == 1).all(axis=1), once, 1 / lists, weights, steps=steps))
+                found.append(_row("item_accuracy", own[:, p], once, 1 / choices, units, steps=steps, rank=p))
+            found.append(_row("sequence_accuracy", (own == 1).all(axis=1), once, 1 / lists, units, steps=steps))
         simulated = _events(_even_errors(last, items, choices, self.simulations, generator), items)
         for event, even in zip(_events(last[None], items), simulated, strict=True):
             null = even.count.sum(axis=1) / even.possible.sum()
             count, columns = event.count[0], {"steps": "last", **event.columns}
-            found.append(_row(event.measure, count, event.possible, null, weights, **columns))
+            found.append(_row(event.measure, count, event.possible, null, units, **columns))
         return found
 
 
@@ -194,19 +209,19 @@ def _row(
     count: np.ndarray,
     possible: np.ndarray,
     null: float | np.ndarray,
-    weights: np.ndarray,
+    units: _Units,
     **columns: Any,
 ) -> dict[str, Any]:
-    """The row of a share: (N,) counts of (N,) possible ones, resampled with (B, N) weights."""
+    """The row of a share: (N,) counts of (N,) possible ones."""
     estimate = count.sum() / possible.sum()
-    draws = (weights @ count) / np.maximum(weights @ possible, 1e-9)
+    draws = (units.weights @ count) / np.maximum(units.weights @ possible, 1e-9)
     bounds = interval(draws)
+    n = len(np.unique(units.groups[possible > 0]))
     if estimate in (0, 1):  # resamplings are then all alike: Clopper & Pearson (1934, doi:10.1093/biomet/26.4.404)
-        n = int((possible > 0).sum())
         exact = binomtest(round(estimate * n), n).proportion_ci(0.95, method="exact")
         bounds = exact.low, exact.high
     ceiling = 1.0 if "accuracy" in measure else np.nan
-    return row(measure, estimate, bounds, int((possible > 0).sum()), null, ceiling, **columns)
+    return row(measure, estimate, bounds, n, null, ceiling, **columns)
 
 
 def _require_recall(recording: xr.Dataset) -> None:

@@ -77,8 +77,10 @@ class GeometrySpec(AnalysisSpec):
           without the one; ``explained_variance`` is that of both.
 
         For the distances ``n`` counts sequences, the null shuffles them, and the ceiling is what the reliability of the
-        distances between halves of the trials allows: NaN where no sequence occurs twice. Distances are products of
-        independent halves, unless the states of a sequence are all the same.
+        distances between halves of the trials allows. Distances are products of independent halves, unless the states
+        of every sequence that occurs again are the same: the recording then holds no noise, so that one trial of a
+        sequence is enough, also in a cell without repeats, and the ceiling is 1. Where no repeats tell whether there is
+        noise, distances are not cross-validated and the ceiling is NaN.
 
         Arrays: ``rdm_<i>`` (M, M) distances of the i-th cell.
 
@@ -95,11 +97,15 @@ class GeometrySpec(AnalysisSpec):
         if not cells:
             raise InputError("geometry.moment", "must be a moment that some trials reach", value=self.moment)
         fewest = min(len(cell.rows) for cell, _ in cells)
+        exact = [repeats_agree(own, cell.groups) for cell, own in cells]
+        known = [one for one in exact if one is not None]
+        elsewhere = all(known) if known else None
         rows: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
         for i, (cell, own) in enumerate(cells):
             found = [self._dimensions(cell, own, fewest, generator)]
-            if found_distances := self._distances(cell, own, generator):
+            is_exact = elsewhere if exact[i] is None else exact[i]
+            if found_distances := self._distances(cell, own, is_exact, generator):
                 found += found_distances[0]
                 arrays[f"rdm_{i}"] = found_distances[1].astype(np.float32)
             rows += [cell.columns() | one for one in found]
@@ -130,10 +136,10 @@ class GeometrySpec(AnalysisSpec):
         )
 
     def _distances(
-        self, cell: Cell, states: np.ndarray, generator: np.random.Generator
+        self, cell: Cell, states: np.ndarray, is_exact: bool | None, generator: np.random.Generator
     ) -> tuple[list[dict[str, Any]], np.ndarray] | None:
         """Rows and distances; None where the models do not vary independently."""
-        number, labels, warning, halves = self._chosen(cell, states, generator)
+        number, labels, warning, halves = self._chosen(cell, is_exact, generator)
         if len(labels) < 3:
             return None
         models = model_distances(labels, len(cell.values))
@@ -159,35 +165,37 @@ class GeometrySpec(AnalysisSpec):
         return found, neural
 
     def _chosen(
-        self, cell: Cell, states: np.ndarray, generator: np.random.Generator
+        self, cell: Cell, is_exact: bool | None, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, str, list[np.ndarray]]:
         """(N,) number of each trial's sequence among the M chosen (-1: none), their (M, P) labels, a warning, and the
         trials of each half: of one half alone where there is nothing to halve."""
         groups, first, member, count = np.unique(
             cell.groups, return_index=True, return_inverse=True, return_counts=True
         )
-        spread = (
-            states - (np.stack([np.bincount(member, column) for column in states.T], axis=1) / count[:, None])[member]
-        )
-        exact = (spread**2).sum() <= _EXACT * ((states - states.mean(axis=0)) ** 2).sum()
-        warning = ""
-        if exact or count.max() == 1:
-            allowed = np.arange(len(groups))
-            if count.max() == 1:
-                warning = "no sequence occurs twice: distances are not cross-validated"
-        else:
-            allowed = np.flatnonzero(count > 1)
+        single = count.max() == 1
+        allowed = np.arange(len(groups)) if is_exact or single else np.flatnonzero(count > 1)
         chosen = np.sort(generator.permutation(allowed)[: self.sequences])
         number = np.full(len(groups), -1)
         number[chosen] = np.arange(len(chosen))
         mine = number[member]
-        if exact or count.max() == 1:
+        if is_exact or single:
+            warning = "" if is_exact else "no sequence occurs twice: distances are not cross-validated"
             return mine, cell.labels[first[chosen]], warning, [mine >= 0]
-        order = generator.permutation(len(states))
+        order = generator.permutation(len(member))
         order = order[np.argsort(member[order], kind="stable")]
-        place = np.empty(len(states), dtype=int)
-        place[order] = np.arange(len(states)) - (np.cumsum(count) - count)[member[order]]
-        return mine, cell.labels[first[chosen]], warning, [(mine >= 0) & (place % 2 == half) for half in (0, 1)]
+        place = np.empty(len(member), dtype=int)
+        place[order] = np.arange(len(member)) - (np.cumsum(count) - count)[member[order]]
+        return mine, cell.labels[first[chosen]], "", [(mine >= 0) & (place % 2 == half) for half in (0, 1)]
+
+
+def repeats_agree(states: np.ndarray, groups: np.ndarray) -> bool | None:
+    """Whether the (N, H) states of each of the (N,) groups are all the same; None where no group has two."""
+    _, member, count = np.unique(groups, return_inverse=True, return_counts=True)
+    if count.max() == 1:
+        return None
+    means = np.stack([np.bincount(member, column) for column in states.T], axis=1) / count[:, None]
+    within, total = states - means[member], states - states.mean(axis=0)
+    return bool((within**2).sum() <= _EXACT * (total**2).sum())
 
 
 def participation_ratio(states: np.ndarray) -> float:

@@ -8,7 +8,7 @@ in the other. Shapes: N trials, P variables, K values, H units of all states tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from pydantic import Field
 from wmcore.analyses import perturbation_figures
 from wmcore.analyses.additive import Additive
 from wmcore.analyses.angles import covariance_root
-from wmcore.analyses.base import AnalysisResult, AnalysisSpec, require
+from wmcore.analyses.base import AnalysisResult, AnalysisSpec
 from wmcore.analyses.cells import Cell, cells_of, check_cells, timed
 from wmcore.analyses.moments import Moment, check_moment
 from wmcore.analyses.perturbation_run import carried, run_on
@@ -39,6 +39,7 @@ CONTROLS = ("isotropic", "covariance", "other_code")
 class PerturbationSpec(AnalysisSpec):
     """Replaces a value along its code and lets the network answer, beside edits of equal norm elsewhere."""
 
+    needs_all_states: ClassVar[bool] = True
     kind: Literal["perturbation"] = "perturbation"
     variables: tuple[str, ...] | None = None
     """Conditions that are replaced, in the order of ``responses``; null: the items of the sequence."""
@@ -73,17 +74,23 @@ class PerturbationSpec(AnalysisSpec):
         - ``specificity``: the first less the second.
 
         Columns ``control_*``: the same with each of the edits ``CONTROLS``. The value j is one that the trial does not
-        hold. Answers are the largest of the outputs whose numbers are the variables' values.
+        hold, the same for all variables; where a trial holds every value, it is any but the variable's own. Answers are
+        the largest of the outputs whose numbers are the variables' values.
 
         Raises:
-            InputError: there is no model, a state that it carries was not recorded, or a variable, condition or moment
-                is not in the recording.
+            InputError: there is no model, a state that it carries was not recorded, a variable, condition or moment is
+                not in the recording, or the variables have one value only.
         """
         self._check_responses("perturbation")
         cells = cells_of(recording, self.variables, self.within, "perturbation", least=2)
         if model is None:
             raise InputError("perturbation", "needs the network that was recorded", remedy="Give it to compute().")
-        require(recording, [f"state_{name}" for name in model.initial_state(1)], "recording.states")
+        if missing := [name for name in model.initial_state(1) if f"state_{name}" not in recording]:
+            rule = f"must name every state that the network carries, which {', '.join(missing)} is too"
+            raise InputError("recording.states", rule, remedy=f"Add {missing[0]} to recording.states.")
+        if len(cells[0].values) == 1:
+            rule = f"must have a value to put in another's place, but all are {cells[0].values[0]}"
+            raise InputError("perturbation.variables", rule, value=cells[0].variables)
         if recording.sizes["channel"] <= cells[0].values.max():
             rule = f"must be numbers of outputs, of which there are {recording.sizes['channel']}"
             raise InputError("perturbation.variables", rule, value=cells[0].variables)
@@ -138,7 +145,7 @@ class PerturbationSpec(AnalysisSpec):
         chosen = np.sort(generator.permutation(len(before))[: self.trials])
         labels, codes, before = cell.labels[chosen], codes[:, chosen], before[chosen]
         size, count = labels.shape
-        other_values = _absent(labels, len(cell.values), generator)
+        new = _replacements(labels, len(cell.values), generator)
         root = covariance_root(before)
         weights = bootstrap_weights(cell.groups[chosen], self.bootstraps, generator)
         trial = np.arange(size)
@@ -151,8 +158,8 @@ class PerturbationSpec(AnalysisSpec):
         rows = []
         for p, name in enumerate(cell.variables):
             q = (p + 1 + generator.integers(0, count - 1)) % count
-            steps = {"code": codes[p, trial, other_values] - codes[p, trial, labels[:, p]]}
-            steps["other_code"] = codes[q, trial, other_values] - codes[q, trial, labels[:, p]]
+            steps = {"code": codes[p, trial, new[:, p]] - codes[p, trial, labels[:, p]]}
+            steps["other_code"] = codes[q, trial, new[:, p]] - codes[q, trial, labels[:, p]]
             steps["isotropic"] = generator.normal(size=before.shape)
             steps["covariance"] = generator.normal(size=before.shape) @ root
             norm = np.linalg.norm(steps["code"], axis=1, keepdims=True)
@@ -163,7 +170,7 @@ class PerturbationSpec(AnalysisSpec):
                 effects = {}
                 for kind, step in steps.items():
                     found = answers(alpha * step)
-                    replaced = (found[:, p] == other_values).astype(float)
+                    replaced = (found[:, p] == new[:, p]).astype(float)
                     elsewhere = np.delete(found != plain, p, axis=1).mean(axis=1)
                     effects[kind] = {
                         "replaced": replaced,
@@ -189,9 +196,10 @@ class PerturbationSpec(AnalysisSpec):
         return np.where(first[None, :, None, None], fitted[0][:, None], fitted[1][:, None])
 
 
-def _absent(labels: np.ndarray, values: int, generator: np.random.Generator) -> np.ndarray:
-    """(N,) for each trial a random value that none of its (N, P) labels is, or that its first is not if all occur."""
-    held = (labels[:, :, None] == np.arange(values)).any(axis=1)
-    full = held.all(axis=1)
-    held[full] = labels[full, :1] == np.arange(values)
-    return np.where(held, -1.0, generator.random(held.shape)).argmax(axis=1)
+def _replacements(labels: np.ndarray, values: int, generator: np.random.Generator) -> np.ndarray:
+    """(N, P) what to put in the place of each of the (N, P) labels: for all variables of a trial a value that it does
+    not hold; where it holds all of them, for each variable one that is not its own."""
+    preference = generator.random((len(labels), 1, values))
+    own = labels[:, :, None] == np.arange(values)
+    held = own.any(axis=1, keepdims=True)
+    return np.where(np.where(held.all(axis=2, keepdims=True), own, held), -1.0, preference).argmax(axis=2)

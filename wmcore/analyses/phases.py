@@ -54,6 +54,23 @@ def common_phases(recording: xr.Dataset, rows: np.ndarray) -> Phases:
     return Phases(int(_lengths(recording)[rows].max()), dict(sorted(spans.items(), key=lambda item: item[1])))
 
 
+def check_timing(within: Sequence[str] | None, timing: Sequence[str], where: str) -> None:
+    """Checks that the conditions which make the cells tell apart trials of different periods.
+
+    Args:
+        within: null: the length, if there is one.
+        timing: conditions that the periods hang on.
+        where: field path of ``within``.
+
+    Raises:
+        InputError: names a condition that is not among them.
+    """
+    told = within if within is not None else ("length",)
+    if missing := [name for name in timing if name not in told]:
+        rule = f"must tell apart trials that differ in {missing[0]}, or steps would not mean the same in all of them"
+        raise InputError(where, rule, value=within, remedy=f"Write within: [{', '.join(timing)}].")
+
+
 def phases_of(recording: xr.Dataset, rows: np.ndarray, where: str) -> Phases:
     """The phases of trials that must have all of them at the same steps.
 

@@ -24,7 +24,7 @@ from wmcore.analyses.base import (
     require,
 )
 from wmcore.analyses.cells import CELL, trials_within
-from wmcore.analyses.phases import phases_of, to_arrays
+from wmcore.analyses.phases import check_timing, phases_of, to_arrays
 from wmcore.analyses.resampling import bootstrap_weights, interval
 from wmcore.analyses.rows import row, table_of
 
@@ -57,6 +57,9 @@ class SpeedSpec(AnalysisSpec):
             check_condition(name, conditions, f"{where}.within.{i}", (PER_TRIAL,))
         if self.group is not None:
             check_condition(self.group, conditions, f"{where}.group", (PER_TRIAL,))
+
+    def check_timing(self, timing: Sequence[str], where: str) -> None:
+        check_timing(self.within, timing, f"{where}.within")
 
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator

@@ -28,7 +28,7 @@ from wmcore.analyses.base import (
 )
 from wmcore.analyses.cells import Cell, cells_of, check_cells
 from wmcore.analyses.cross_temporal import Readouts, Scores, States, Trials, effects_of, fit
-from wmcore.analyses.phases import Phases, phases_of, to_arrays
+from wmcore.analyses.phases import Phases, check_timing, phases_of, to_arrays
 from wmcore.analyses.rows import table_of
 from wmcore.analyses.temporal_generalisation_table import Matrix, course_row, matrix_arrays, period_rows
 from wmcore.analyses.variables import ITEM
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from wmcore.models.base import SequenceModel
 
 _NAME = "temporal_generalisation"
-_HISTORY = "history"
+_HISTORY, _IMAGE = "history", "image"
 _LEAST_FOLDS = 2
 
 
@@ -58,7 +58,7 @@ class TemporalGeneralisationSpec(AnalysisSpec):
     group: str | None = None
     """Condition whose equal values stay in one fold. With a value at every step (the history up to it), the course
     groups trials by the step's own, and the matrix by the last one, the whole sequence. Null: history, if there is one,
-    or else each trial is a group."""
+    or else the images shown up to the step (condition image), or else each trial is a group."""
     every: Annotated[int, Field(ge=1, le=100)] = 2
     """Steps from one that is read to the next; the last step of every period is always read."""
     transfers: tuple[tuple[str, str], ...] | None = None
@@ -79,6 +79,9 @@ class TemporalGeneralisationSpec(AnalysisSpec):
         check_cells(self.variables, self.within, conditions, steps, where)
         if self.group is not None:
             check_condition(self.group, conditions, f"{where}.group", (PER_TRIAL, PER_STEP))
+
+    def check_timing(self, timing: Sequence[str], where: str) -> None:
+        check_timing(self.within, timing, f"{where}.within")
 
     def compute(
         self, recording: xr.Dataset, model: SequenceModel | None, generator: np.random.Generator
@@ -139,8 +142,10 @@ class TemporalGeneralisationSpec(AnalysisSpec):
         size, steps = recording.sizes["trial"], recording.sizes["time"]
         name = self.group
         if name is None:
-            held = _HISTORY in recording and recording[_HISTORY].dims == PER_STEP
-            name = _HISTORY if held else "trial"
+            held = [own for own in (_HISTORY, _IMAGE) if own in recording and recording[own].dims == PER_STEP]
+            if held[:1] == [_IMAGE]:
+                return prefixes(recording[_IMAGE].values)
+            name = held[0] if held else "trial"
         else:
             require(recording, [name], f"{_NAME}.group", [PER_TRIAL, PER_STEP])
         values = recording[name].values
@@ -181,6 +186,16 @@ def indirect_chance(labels: np.ndarray, p: int) -> float:
             together[labels[:, q], labels[:, p]] = True
             possible &= together[labels[:, q]]
     return float((1 / possible.sum(axis=1)).mean())
+
+
+def prefixes(shown: np.ndarray) -> np.ndarray:
+    """(N, T) number of what each trial has shown up to each step, by (N, T) what it shows there."""
+    found = np.zeros(shown.shape, dtype=np.int64)
+    before = np.zeros(len(shown), dtype=np.int64)
+    for t, now in enumerate(shown.T):
+        before = np.unique(np.stack([before, now], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+        found[:, t] = before
+    return found
 
 
 def positions(labels: np.ndarray, value: int) -> np.ndarray:

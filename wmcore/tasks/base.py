@@ -69,6 +69,11 @@ class TaskSpec(Spec, ABC):
     def condition_dims(self) -> Mapping[str, tuple[str, ...]]:
         """Condition name -> ("trial",) or ("trial", "time"): those of every batch, known before the build."""
 
+    def timing(self) -> tuple[str, ...]:
+        """Conditions (trial) that periods hang on: trials in which all of them are equal have the same periods. None
+        where all trials have."""
+        return ()
+
     @property
     @abstractmethod
     def output_size(self) -> int:

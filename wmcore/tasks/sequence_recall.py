@@ -217,6 +217,10 @@ class SequenceRecallSpec(TaskSpec):
         per_step = ("phase", "rank", "history")
         return {**dict.fromkeys(per_trial, ("trial",)), **dict.fromkeys(per_step, ("trial", "time"))}
 
+    def timing(self) -> tuple[str, ...]:
+        by_length = ("length",) if len(self.lengths) > 1 else ()
+        return by_length if self.longest_delay_ms is None else (*by_length, "delay")
+
     @property
     def output_size(self) -> int:
         return self.items
