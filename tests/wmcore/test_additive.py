@@ -76,3 +76,10 @@ def test_halves_part_sequences_and_blocks_hold_each_once() -> None:
     halves = SplitHalves.draw(shown, ITEMS, shown @ [10, 1], 20, 5, np.random.default_rng(0))
     assert (halves.first.sum(axis=1) == 28).all()
     assert sorted(np.concatenate(halves.blocks)) == list(range(56))
+
+
+def test_halves_of_few_lists_determine_their_models_where_some_halves_do() -> None:
+    """All 20 pairs of 5 items: 10 for 9 coefficients in each half, and 2 in 7 halvings determine both."""
+    shown = sequences(2, items=5)
+    for seed in range(10):
+        assert SplitHalves.draw(shown, 5, np.arange(20), 20, 0, np.random.default_rng(seed)).determined

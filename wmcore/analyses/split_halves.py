@@ -12,7 +12,7 @@ import numpy as np
 
 from wmcore.analyses.additive import coding, effects_of
 
-_CANDIDATES = 4  # halvings drawn for each that is kept
+_CANDIDATES = 16  # halvings drawn for each that is kept: of all 20 pairs of 5 items, 2 in 7 determine both halves
 
 
 @dataclass(frozen=True)
